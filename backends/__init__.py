@@ -1,0 +1,1 @@
+"""The backends: what runs in a framework's own interpreter. Never imports gradcheck."""

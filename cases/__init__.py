@@ -1,0 +1,1 @@
+"""The shipped cases: each YAML file and the step file beside it."""

@@ -1,0 +1,31 @@
+"""Errors that a user sees: fixed slots, a code, an exit status; never a traceback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class GradcheckError(Exception):
+    """One error as a user reads it.
+
+    message: what is wrong (lowercase, stands alone); context: where, or the words of whoever noticed it;
+    note: what was not affected; hint: what to do; code: the GC9xx code, or "" if it is none of those.
+    """
+
+    message: str
+    context: str = ""
+    note: str = ""
+    hint: str = ""
+    code: str = ""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(GradcheckError):
+    """The command line, the configuration or the selection makes no sense: exit code 2."""
+
+
+class BackendError(GradcheckError):
+    """A backend could not do its work (code 901 environment, 902 crash, 903 timeout, 904 memory, 905 the step)."""

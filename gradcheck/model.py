@@ -1,0 +1,280 @@
+"""The words of gradcheck as data: Case, Check, Finding, Report. Frozen, free of behaviour beyond look-ups, imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Verdict(StrEnum):
+    """What is decided about one (backend, objective, parameter). "No reference" is not "wrong"."""
+
+    PASS = "pass"
+    NULL = "null"
+    DISCONNECTED = "disconnected"
+    NONFINITE = "nonfinite"
+    MISMATCH = "mismatch"
+    NONDETERMINISTIC = "nondeterministic"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not_run"
+
+
+FAILING = frozenset(
+    {Verdict.NULL, Verdict.DISCONNECTED, Verdict.NONFINITE, Verdict.MISMATCH, Verdict.NONDETERMINISTIC}
+)
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    INCONCLUSIVE = "inconclusive"
+    ADVICE = "advice"
+
+
+class Role(StrEnum):
+    """What an input is to the step; also decides its shape: sequences and sequence noise carry time in front."""
+
+    PARAMETER = "parameter"
+    SEQUENCE = "sequence"
+    CARRY = "carry"
+    NOISE = "noise"
+    CONSTANT = "constant"
+
+
+class Placement(StrEnum):
+    SEQUENCE = "sequence"
+    NON_SEQUENCE = "non_sequence"
+    IN_STEP = "in_step"
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """How an input is filled.
+
+    kind: zeros, ones, normal (mean 0, scale a), uniform ([a, b)), glorot, integers ([a, b)), value (literal), file (npz + key).
+    """
+
+    kind: str
+    a: float = 0.0
+    b: float = 1.0
+    value: Any = None  # nested lists or a number, for kind "value"
+    file: Path | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One named input of the step. shape: without time, as the step sees it, dimensions resolved to numbers."""
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    dtype: str
+    init: Init
+    placement: Placement | None = None  # noise only
+    line: int = 0  # in the case file
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A named scalar: `reduce` (sum, mean, dot) of carry or output `of` over its T new values.
+
+    at: "all", "last" or a step number (0-based). wrt: names of parameters, sequences or carries.
+    """
+
+    name: str
+    of: str
+    reduce: str
+    at: str | int
+    wrt: tuple[str, ...]
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A known and accepted deviation. An empty tuple matches anything. codes may hold families such as GC2xx."""
+
+    backends: tuple[str, ...]
+    objectives: tuple[str, ...]
+    parameters: tuple[str, ...]
+    codes: tuple[str, ...]
+    reason: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case file, checked and resolved. path: as given by the user (relative to the working directory where it can be)."""
+
+    name: str
+    path: Path
+    step_file: Path  # absolute
+    step_function: str
+    steps: int
+    seed: int
+    dtype: str
+    inputs: tuple[Input, ...]  # in the file's order: sequences, carry, noise, parameters, constants
+    objectives: tuple[Objective, ...]
+    backends: tuple[str, ...] | None  # None: the file names none
+    rtol: float | None  # None: the default of the dtype
+    atol: float
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # framework -> option -> value
+    expect: tuple[Expectation, ...] = ()
+
+    def inputs_of(self, role: Role) -> tuple[Input, ...]:
+        return tuple(i for i in self.inputs if i.role is role)
+
+    def input(self, name: str) -> Input:
+        return next(i for i in self.inputs if i.name == name)
+
+    @property
+    def draws_in_step(self) -> bool:
+        return any(i.placement is Placement.IN_STEP for i in self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A problem in a file: rendered as path:line:column: message."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: {self.message}" if self.line else f"{self.path}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The entry with the largest error: both values in objective units per parameter unit."""
+
+    index: tuple[int, ...]
+    analytic: float
+    reference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One (backend, objective, parameter) and what was decided about it.
+
+    Errors and bounds are in objective units per parameter unit times the probe direction (whose entries are between half the
+    parameter's rms and its rms) unless entries were differenced one by one, then per entry; None where nothing was measured.
+    detection_limit: the smallest error in one entry of the gradient that would have been seen.
+    """
+
+    backend: str
+    objective: str
+    parameter: str
+    verdict: Verdict
+    codes: tuple[str, ...] = ()
+    expected: bool = False
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    analytic_norm: float | None = None
+    reference_norm: float | None = None
+    max_abs_error: float | None = None
+    max_rel_error: float | None = None
+    error_bound: float | None = None
+    detection_limit: float | None = None
+    reference: str = ""  # "complex step", "finite differences", ...
+    forward_evaluations: int = 0
+    worst: Worst | None = None
+    time_steps: tuple[int, int] | None = None
+    reason: str = ""  # the framework's own words for a refusal, or why the reference cannot tell
+
+    @property
+    def failing(self) -> bool:
+        return self.verdict in FAILING
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """The culprit line. file: relative to the working directory; line 1-based; column 1-based or None; op: its name or ""."""
+
+    file: str
+    line: int
+    column: int | None
+    op: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A diagnosis, grouping the checks that share one cause.
+
+    numbers: (label, text) lines such as ("analytic", "-0.6395   at [0, 0]"). because: what was observed (starts with "likely"
+    where it was not). proof: the run that proves it, or "". help: what to change. note: what is not wrong. whose: who owns the defect.
+    Multi-line slots hold newlines.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    backends: tuple[str, ...]
+    objectives: tuple[str, ...]
+    parameters: tuple[str, ...]
+    numbers: tuple[tuple[str, str], ...] = ()
+    because: str = ""
+    proof: str = ""
+    help: str = ""
+    note: str = ""
+    whose: str = ""
+    expected: bool = False
+    blame: Blame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseReport:
+    """What was found about one case. path: relative to the working directory. seconds: wall time of the case."""
+
+    name: str
+    path: str
+    seed: int
+    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """Who did the work. environment: given, running or built (or "" if it never started)."""
+
+    name: str
+    framework: str
+    framework_version: str
+    python_version: str
+    environment: str
+    seconds: float
+    forward_evaluations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a run has to say. started: ISO 8601 in UTC; rerun: the command that reruns just what failed, or ""."""
+
+    version: str
+    started: str
+    seconds: float
+    exit_code: int
+    command: str
+    backends: tuple[BackendReport, ...]
+    cases: tuple[CaseReport, ...]
+    problems: tuple[Place, ...] = ()  # broken case files
+    rerun: str = ""
+    warnings: tuple[str, ...] = ()  # one loud line each, e.g. a default backend that could not be built
+
+
+@dataclass(slots=True)
+class Gradient:
+    """What a backend's reverse mode returned for one (objective, parameter).
+
+    status: "ok" (array is set), "null", "disconnected" or "refused"; why: the framework's reason, "" if ok.
+    """
+
+    status: str
+    array: np.ndarray | None = None
+    why: str = ""
