@@ -1,0 +1,51 @@
+"""Probe directions from a counter-based generator: described by a key and a range, expanded where they are needed.
+
+Shared by both ends of the channel, so that g . v in the core and x + h v in the worker use the same v to the bit.
+"""
+
+import numpy as np
+
+BLOCK = 1 << 20  # entries expanded at once: memory beyond the tensors is O(BLOCK)
+
+
+def expand(key, low, high):
+    """Entries [low, high) of the direction `key`: sign * uniform[1/2, 1], float64[high - low].
+
+    Only Philox.random_raw is used, whose words are equal on every numpy version. One word an entry: its top bit is the sign, 53 others the size.
+    """
+    bits = np.random.Philox(key=key)
+    bits.advance(low // 4)  # a count of the generator gives four words
+    words = bits.random_raw(high - low + low % 4)[low % 4 :]
+    size = 0.5 + ((words >> np.uint64(1)) & np.uint64((1 << 53) - 1)).astype(np.float64) * 2.0**-54
+    return np.where(words >> np.uint64(63), -size, size)
+
+
+def blocks(size, low=0, high=None):
+    """Ranges (start, stop) of at most BLOCK entries that cover [low, high) of a tensor of `size` entries."""
+    high = size if high is None else high
+    for start in range(low, high, BLOCK):
+        yield start, min(start + BLOCK, high)
+
+
+def add(target, coefficient, move):
+    """target += coefficient * direction, in place. target: float64, flat. move: {"key", "low", "high"} or {"entry"}."""
+    if "entry" in move:
+        target[move["entry"]] += coefficient
+        return
+    for start, stop in blocks(target.size, move.get("low", 0), move.get("high")):
+        target[start:stop] += coefficient * expand(move["key"], start, stop)
+
+
+def dot(array, move):
+    """(array . direction, norm of their product, sum of the product's magnitudes), all float64, block by block."""
+    flat = np.asarray(array).reshape(-1)
+    if "entry" in move:
+        value = float(flat[move["entry"]])
+        return value, abs(value), abs(value)
+    total = squares = magnitudes = 0.0
+    for start, stop in blocks(flat.size, move.get("low", 0), move.get("high")):
+        product = flat[start:stop].astype(np.float64) * expand(move["key"], start, stop)
+        total += float(product.sum())
+        squares += float((product * product).sum())
+        magnitudes += float(np.abs(product).sum())
+    return total, squares**0.5, magnitudes

@@ -1,0 +1,126 @@
+"""A case as an adapter sees it: names in order, arrays, and the user's step, called by name and checked.
+
+Shared by all adapters; framework-free. An adapter turns a Problem and a rollout into a model (see backends/README.md).
+"""
+
+import importlib.util
+import inspect
+import os
+import sys
+
+import numpy as np
+
+from . import directions
+
+
+class StepError(Exception):
+    """The user's step file or step did something that cannot be used: told to the user as GC905."""
+
+
+class Problem:
+    """One case in one rollout ("scan" or "unroll").
+
+    sequences, carries, shared, parameters, constants: input names in the case's order (`shared`: noise used by every step).
+    in_step: noise to draw inside the step, as dicts name, shape, draw. differentiable: inputs a gradient may be asked for.
+    objectives: dicts name, of, reduce, at, wrt. arrays: name -> array; sequences carry time in front.
+    """
+
+    def __init__(self, description, arrays, rollout):
+        self.name = description["name"]
+        self.steps = description["steps"]
+        self.seed = description["seed"]
+        self.dtype = description["dtype"]
+        self.objectives = description["objectives"]
+        self.options = description["options"]
+        self.rollout = rollout
+        self.arrays = arrays
+        inputs = description["inputs"]
+        self.sequences = [i["name"] for i in inputs if i["kind"] == "sequence"]
+        self.carries = [i["name"] for i in inputs if i["kind"] == "carry"]
+        self.shared = [i["name"] for i in inputs if i["kind"] == "shared"]
+        self.parameters = [i["name"] for i in inputs if i["kind"] == "parameter"]
+        self.constants = [i["name"] for i in inputs if i["kind"] == "constant"]
+        self.in_step = [i for i in inputs if i["kind"] == "in_step"]
+        self.differentiable = self.parameters + self.sequences + self.carries + self.shared
+        self.step_file = description["step_file"]
+        self._step = load_step(description["step_file"], description["function"])
+
+    @property
+    def wrt(self):
+        """Every input that some objective is differentiated by, in the case's order."""
+        asked = {name for objective in self.objectives for name in objective["wrt"]}
+        return [name for name in self.differentiable if name in asked]
+
+    def step(self, xp, inputs):
+        """Call the user's step; returns (carries, outputs), both dicts in a fixed order."""
+        result = self._step(xp, **inputs)
+        if not isinstance(result, dict):
+            raise StepError("the step returned %s, not a dict of carries and outputs" % type(result).__name__)
+        missing = [name for name in self.carries if name not in result]
+        if missing:
+            raise StepError("the step did not return the carry %s; it returned %s" % (quoted(missing), quoted(result)))
+        wanted = [o["of"] for o in self.objectives if o["of"] not in result]
+        if wanted:
+            raise StepError("the step did not return %s, which an objective needs; it returned %s" % (quoted(wanted), quoted(result)))
+        return {n: result[n] for n in self.carries}, {n: v for n, v in result.items() if n not in self.carries}
+
+    def check_carry(self, name, shape, dtype):
+        """A carry must leave the step as it enters it. shape: tuple of ints."""
+        before = self.arrays[name]
+        if tuple(shape) != before.shape:
+            raise StepError("carry %r enters the step with shape %s and leaves it with shape %s" % (name, before.shape, tuple(shape)))
+        if np.dtype(dtype) != before.dtype:
+            raise StepError("carry %r enters the step as %s and leaves it as %s" % (name, before.dtype, np.dtype(dtype)))
+
+    def cotangent(self, objective, shape):
+        """The fixed random cotangent of a `dot` objective: the same on every backend."""
+        size = int(np.prod(shape, dtype=np.int64))
+        key = np.frombuffer(objective["name"].encode()[:8].ljust(8, b"\0"), "<u8")[0]
+        flat = directions.expand((int(key) << 64) + self.seed % (1 << 64), 0, size)
+        return flat.reshape(shape).astype(self.dtype)
+
+    def reduce(self, xp, objective, stacked, shape):
+        """(objective, magnitude) from the stacked values [steps, ...] of what it is taken of. shape: that of one step's value.
+
+        magnitude: the sum of the terms' sizes, the scale on which two backends' values may differ by rounding.
+        """
+        at = objective["at"]
+        if at != "all":
+            stacked = stacked[-1 if at == "last" else at]
+        else:
+            shape = (self.steps,) + tuple(shape)
+        if objective["reduce"] == "dot":
+            stacked = stacked * self.cotangent(objective, shape)
+        reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
+        return reduction(stacked), reduction(xp.abs(stacked))
+
+
+def quoted(names):
+    return ", ".join(repr(str(name)) for name in names)
+
+
+def load_step(path, name):
+    """Load the step function from its file. The folder is on sys.path only meanwhile, and last: it cannot shadow a framework."""
+    folder = os.path.dirname(path)
+    before = set(sys.modules)
+    sys.path.append(folder)
+    try:
+        spec = importlib.util.spec_from_file_location("gradcheck_step_file", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+        for key in set(sys.modules) - before:  # helpers beside the step: the next case may have others of the same name
+            if os.path.dirname(getattr(sys.modules[key], "__file__", None) or "") == folder:
+                del sys.modules[key]
+    step = getattr(module, name, None)
+    if not callable(step):
+        raise StepError("%s has no function %r" % (os.path.basename(path), name))
+    return step
+
+
+def where_in(path, traceback):
+    """(line, function) of the last frame of a traceback that lies in the step's folder, or None."""
+    folder = os.path.dirname(os.path.abspath(path))
+    frames = [f for f in inspect.getinnerframes(traceback, context=0) if os.path.dirname(os.path.abspath(f.filename)) == folder]
+    return (frames[-1].filename, frames[-1].lineno) if frames else None

@@ -1,0 +1,122 @@
+"""The worker's loop: one job at a time, answered with a value or an error; nothing is ever printed to the channel."""
+
+import importlib.util
+import os
+import platform
+import sys
+import traceback
+
+import numpy as np
+
+from . import directions, problem, wire
+
+
+def load_adapter(path):
+    """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
+    folder = os.path.dirname(path)
+    package = "gradcheck_backend"
+    spec = importlib.util.spec_from_file_location(package, path, submodule_search_locations=[folder])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Worker:
+    """The models that are alive in this process, by handle."""
+
+    def __init__(self, adapter_path):
+        self.adapter = load_adapter(adapter_path)
+        self.models = {}
+
+    def start(self, settings):
+        """Import the framework under the settings that hold for the process."""
+        facts = self.adapter.start(settings)
+        return dict(facts, python=platform.python_version(), numpy=np.__version__)
+
+    def prepare(self, handle, case, arrays, rollout):
+        """Build the rollout of a case; everything else refers to it by handle."""
+        task = problem.Problem(case, wire.unpack(arrays), rollout)
+        self.models[handle] = model = self.adapter.prepare(task)
+        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
+
+    def values(self, handle, points):
+        """Objectives and magnitudes at each point: float64[points, 2, objectives]. A point is a list of (input, coefficient, move)."""
+        model = self.models[handle]
+        results = [model.values(self.moved(model.problem, point)) for point in points]
+        return {"arrays": wire.pack({"values": np.asarray(results, dtype=np.float64)})}
+
+    def derivatives(self, handle, directions_asked):
+        """Complex-step derivatives along each direction: float64[directions, objectives]."""
+        model = self.models[handle]
+        rows = []
+        for point in directions_asked:
+            tangents = {}
+            for name, coefficient, move in point:
+                flat = tangents.setdefault(name, np.zeros(model.problem.arrays[name].size))
+                directions.add(flat, coefficient, move)
+            shaped = {n: t.reshape(model.problem.arrays[n].shape) for n, t in tangents.items()}
+            rows.append(model.derivatives(model.problem.arrays, shaped))
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
+    def gradients(self, handle, point=()):
+        """Every (objective, input) gradient at a point: status and reason, arrays apart."""
+        model = self.models[handle]
+        answers, arrays = [], {}
+        for objective, by_input in model.gradients(self.moved(model.problem, point)).items():
+            for name, (status, value) in by_input.items():
+                answers.append([objective, name, status, "" if status == "ok" else str(value)])
+                if status == "ok":
+                    arrays["%s\n%s" % (objective, name)] = value
+        return {"answers": answers, "arrays": wire.pack(arrays)}
+
+    def draws(self, handle):
+        """The noise that the step draws, as sequences [steps, ...]: recorded by a separate forward-only build."""
+        return {"arrays": wire.pack(self.models[handle].draws())}
+
+    def drop(self, handle):
+        self.models.pop(handle, None)
+        return {}
+
+    @staticmethod
+    def moved(task, point):
+        """The inputs with a point's moves added; inputs that do not move are not copied."""
+        arrays, moves = dict(task.arrays), {}
+        for name, coefficient, move in point:
+            if name not in moves:
+                moves[name] = task.arrays[name].astype(np.float64).reshape(-1)
+            directions.add(moves[name], coefficient, move)
+        for name, flat in moves.items():
+            arrays[name] = flat.reshape(task.arrays[name].shape).astype(task.arrays[name].dtype)
+        return arrays
+
+
+def failure(error, step_file):
+    """What the core needs to tell a user about an exception."""
+    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    name = type(error).__name__
+    text = str(error)
+    if isinstance(error, SystemExit):
+        text = "the step called sys.exit(%s)" % ("" if error.code is None else repr(error.code))
+    elif not isinstance(error, problem.StepError):
+        text = "%s: %s" % (name, text) if text else name
+    return {"message": text, "place": list(place) if place else None, "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))}
+
+
+def run(channel, adapter_path):
+    """Serve jobs until the channel closes."""
+    worker, step_file = None, None
+    for job in channel:
+        operation = job.pop("op")
+        try:
+            if worker is None:
+                worker = Worker(adapter_path)
+            if operation == "prepare":
+                step_file = job["case"]["step_file"]
+            answer = {"ok": getattr(worker, operation)(**job)}
+        except BaseException as error:  # SystemExit too: a step that exits must not take the worker along
+            answer = {"error": failure(error, step_file)}
+            sys.stderr.write(answer["error"]["traceback"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        channel.send(answer)

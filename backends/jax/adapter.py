@@ -1,0 +1,133 @@
+"""JAX: `lax.scan`, or the same step in a Python loop; jitted, reverse mode by `jax.vjp`.
+
+Runs inside a backend's interpreter: Python >= 3.9, numpy, jax.
+"""
+
+import numpy as np
+
+
+def start(settings):
+    """Import JAX. Its float64 switch is set per model: JAX keeps separate compiled functions for either."""
+    import jax
+
+    return {"framework_version": jax.__version__}
+
+
+def prepare(problem):
+    return Model(problem)
+
+
+class Model:
+    """One case under one rollout. Every evaluation splits the same key into one per step, in both rollouts."""
+
+    def __init__(self, problem):
+        import jax
+
+        from . import xp
+
+        self.problem = problem
+        self.in_precision()
+        self.xp = xp.namespace(problem.dtype)
+        self.moving = {name: problem.arrays[name] for name in problem.differentiable}
+        self.constants = {name: jax.numpy.asarray(problem.arrays[name]) for name in problem.constants}
+        self.shapes = self.shapes_of_one_step()
+        self.forward = jax.jit(self.objectives)
+        self.reverse = jax.jit(self.cotangents)
+
+    def in_precision(self):
+        import jax
+
+        jax.config.update("jax_enable_x64", self.problem.dtype == "float64")
+
+    def keys(self):
+        import jax
+
+        return jax.random.split(jax.random.key(self.problem.seed), self.problem.steps)
+
+    def noise(self, key):
+        """The draws of one step."""
+        import jax
+
+        draw = {"normal": jax.random.normal, "uniform": jax.random.uniform}
+        return {
+            n["name"]: draw[n["draw"]](jax.random.fold_in(key, i), tuple(n["shape"]), self.problem.dtype)
+            for i, n in enumerate(self.problem.in_step)
+        }
+
+    def one_step(self, fixed, carries, sequences, key):
+        return self.problem.step(self.xp, dict(fixed, **sequences, **carries, **self.noise(key)))
+
+    def split(self, moving):
+        """(fixed inputs, initial carries, sequences)."""
+        task = self.problem
+        fixed = dict(self.constants, **{name: moving[name] for name in task.parameters + task.shared})
+        return fixed, {name: moving[name] for name in task.carries}, {name: moving[name] for name in task.sequences}
+
+    def shapes_of_one_step(self):
+        """Shapes of what the step returns, without running it; carries are checked on the way."""
+        import jax
+
+        fixed, carries, sequences = self.split({n: jax.numpy.asarray(a) for n, a in self.moving.items()})
+        first = {name: value[0] for name, value in sequences.items()}
+        after, outputs = jax.eval_shape(self.one_step, fixed, carries, first, self.keys()[0])
+        for name, value in after.items():
+            self.problem.check_carry(name, value.shape, value.dtype)
+        return {name: value.shape for name, value in {**after, **outputs}.items()}
+
+    def objectives(self, moving):
+        """(objectives, magnitudes), both [objectives]."""
+        import jax
+        import jax.numpy as jnp
+
+        task = self.problem
+        fixed, carries, sequences = self.split(moving)
+        keys = self.keys()
+        if task.rollout == "scan":
+
+            def body(carried, x):
+                after, outputs = self.one_step(fixed, carried, *x)
+                return after, {**after, **outputs}
+
+            _, history = jax.lax.scan(body, carries, (sequences, keys), length=task.steps)
+        else:
+            rows = []
+            for t in range(task.steps):
+                carries, outputs = self.one_step(fixed, carries, {n: v[t] for n, v in sequences.items()}, keys[t])
+                rows.append({**carries, **outputs})
+            history = {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
+        pairs = [task.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in task.objectives]
+        return jnp.stack([v for v, _ in pairs]), jnp.stack([m for _, m in pairs])
+
+    def cotangents(self, moving):
+        """Gradients of each objective by its own inputs, from one shared forward pass."""
+        import jax
+
+        wrt = {name: moving[name] for name in self.problem.wrt}
+        rest = {name: moving[name] for name in moving if name not in wrt}
+        values, pull_back = jax.vjp(lambda inputs: self.objectives({**rest, **inputs})[0], wrt)
+        results = {}
+        for position, objective in enumerate(self.problem.objectives):
+            one = jax.numpy.zeros_like(values).at[position].set(1)
+            by_input = pull_back(one)[0]
+            results[objective["name"]] = {name: by_input[name] for name in objective["wrt"]}
+        return results
+
+    def values(self, arrays):
+        self.in_precision()
+        values, magnitudes = self.forward({name: arrays[name] for name in self.moving})
+        return [np.asarray(values), np.asarray(magnitudes)]
+
+    def gradients(self, arrays):
+        """{objective: {input: (status, array or reason)}}. JAX returns zeros where there is no path: it never says disconnected."""
+        self.in_precision()
+        try:
+            results = self.reverse({name: arrays[name] for name in self.moving})
+        except (ValueError, NotImplementedError, TypeError) as error:
+            kind = "refused" if "Reverse-mode differentiation does not work" in str(error) else "null"
+            return {o["name"]: dict.fromkeys(o["wrt"], (kind, error)) for o in self.problem.objectives}
+        return {o: {name: ("ok", np.asarray(g)) for name, g in by_input.items()} for o, by_input in results.items()}
+
+    def draws(self):
+        self.in_precision()
+        rows = [self.noise(key) for key in self.keys()]
+        return {n["name"]: np.stack([np.asarray(row[n["name"]]) for row in rows]) for n in self.problem.in_step}

@@ -1,0 +1,254 @@
+"""Theano: `theano.scan`, or the same step in a Python loop.
+
+Runs inside a backend's interpreter: Python >= 3.9, numpy, Theano-PyMC. Mode, linker and floatX hold for the whole process:
+Theano caches the default mode and hands it to scan's inner function, so they are set before the import and never changed.
+"""
+
+import os
+
+import numpy as np
+
+
+def start(settings):
+    """Import Theano. settings: mode, linker, dtype, cache (a folder for its compiled code)."""
+    flags = {
+        "blas__ldflags": "",  # found by a compiler run that fails on most machines; Python code uses NumPy's own
+        "floatX": settings["dtype"],
+        "base_compiledir": settings["cache"],
+        "traceback__limit": "12",  # so that a variable knows the line of the user's file that made it
+        "mode": settings["mode"],
+    }
+    if settings["linker"] == "py":
+        flags["cxx"] = ""
+    given = os.environ.get("THEANO_FLAGS", "")
+    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [given] + ["%s=%s" % item for item in flags.items()]))
+    import theano
+    import theano.compile.mode as modes
+
+    from gradcheck_worker import tensor_xp
+
+    if settings["linker"] != "py":
+        if not theano.config.cxx:
+            raise RuntimeError("the linker %r needs a C++ compiler and there is none" % settings["linker"])
+        optimizer = modes.predefined_modes[settings["mode"]].provided_optimizer
+        modes.predefined_modes[settings["mode"]] = modes.Mode(settings["linker"], optimizer)
+    tensor_xp.install_operators(theano.tensor)
+    return {"framework_version": theano.__version__}
+
+
+def prepare(problem):
+    return Model(problem)
+
+
+class Model:
+    """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
+
+    def __init__(self, problem):
+        from . import xp
+
+        self.problem = problem
+        self.xp = xp.namespace(problem.dtype)
+        self.inputs = {name: variable(name, problem.arrays[name]) for name in problem.differentiable}
+        self.constants = {name: constant(name, problem.arrays[name]) for name in problem.constants}
+        self.shapes = self.shapes_of_one_step()
+        history, self.draw_variables = self.rollout(self.xp)
+        pairs = [problem.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in problem.objectives]
+        self.costs = {o["name"]: value for o, (value, _) in zip(problem.objectives, pairs)}
+        self.forward = self.compile([v for v, _ in pairs] + [m for _, m in pairs])
+        self.reverse = None
+
+    def compile(self, outputs):
+        """No `updates`: the generators' shared state is never advanced, so every call starts from the same one."""
+        import theano
+
+        return theano.function(list(self.inputs.values()), outputs, on_unused_input="ignore")
+
+    def call(self, function, arrays):
+        return function(*[arrays[name] for name in self.inputs])
+
+    def generator(self):
+        from theano.tensor.random.utils import RandomStream
+
+        return RandomStream(seed=self.problem.seed)
+
+    def noise(self, stream):
+        """The draws of one step, by the stream: name -> variable."""
+        draw = {"normal": stream.normal, "uniform": stream.uniform}
+        return {n["name"]: draw[n["draw"]](size=tuple(n["shape"])) for n in self.problem.in_step}
+
+    def one_step(self, sequences, carries, draws):
+        task = self.problem
+        fixed = {name: self.inputs[name] for name in task.shared + task.parameters}
+        return task.step(self.xp, dict(fixed, **self.constants, **sequences, **carries, **draws))
+
+    def shapes_of_one_step(self):
+        """Shapes of what the step returns, from running it once; carries are checked on the way."""
+        task = self.problem
+        first = {name: self.inputs[name][0] for name in task.sequences}
+        carries, outputs = self.one_step(first, {name: self.inputs[name] for name in task.carries}, self.noise(self.generator()))
+        named = {**carries, **outputs}
+        tensors = {name: self.as_tensor(name, value) for name, value in named.items()}
+        for name in carries:
+            if tensors[name].ndim != task.arrays[name].ndim:
+                task.check_carry(name, ("?",) * tensors[name].ndim, tensors[name].dtype)
+        values = self.call(self.compile(list(tensors.values())), task.arrays)
+        for name, value in zip(tensors, values):
+            if name in carries:
+                task.check_carry(name, np.shape(value), value.dtype)
+        return {name: np.shape(value) for name, value in zip(tensors, values)}
+
+    def as_tensor(self, name, value):
+        import theano.tensor as tt
+        from gradcheck_worker.problem import StepError
+
+        try:
+            return tt.as_tensor_variable(value)
+        except Exception as error:
+            raise StepError("the step returned %r as %s, which is no tensor" % (name, type(value).__name__)) from error
+
+    def rollout(self, xp, record_draws=False):
+        """(name -> [steps, ...] variable of all that the step returns, the draws' variables).
+
+        The scan has exactly the outputs that the step returns: adding one (a recorded draw) changes which gradients are right.
+        """
+        return (self.scan if self.problem.rollout == "scan" else self.unroll)(record_draws)
+
+    def scan(self, record_draws):
+        import theano
+        import theano.tensor as tt
+
+        task = self.problem
+        stream, order, drawn = self.generator(), [], {}
+        fixed = list(self.inputs[name] for name in task.shared + task.parameters) + list(self.constants.values())
+
+        def body(*values):
+            values = iter(values)
+            sequences = {name: next(values) for name in task.sequences}
+            carries = {name: next(values) for name in task.carries}
+            inner = dict(zip(task.shared + task.parameters + list(self.constants), values))
+            draws = self.noise(stream)
+            drawn.update(draws)
+            after, outputs = task.step(self.xp, dict(inner, **sequences, **carries, **draws))
+            after = {name: like(value, self.inputs[name]) for name, value in after.items()}
+            outputs = {name: tt.as_tensor_variable(value) for name, value in outputs.items()}
+            if record_draws:
+                outputs.update({"draw:" + name: value for name, value in draws.items()})
+            order[:] = list(after) + list(outputs)
+            return list(after.values()) + list(outputs.values())
+
+        results, _ = theano.scan(
+            body,
+            sequences=[self.inputs[name] for name in task.sequences],
+            outputs_info=[self.inputs[name] for name in task.carries] + [None] * self.number_of_outputs(record_draws),
+            non_sequences=fixed,
+            n_steps=task.steps,
+            truncate_gradient=task.options.get("truncate_gradient", -1),
+            return_list=True,
+        )
+        return dict(zip(order, results)), drawn
+
+    def number_of_outputs(self, record_draws):
+        return len(self.shapes) - len(self.problem.carries) + (len(self.problem.in_step) if record_draws else 0)
+
+    def unroll(self, record_draws):
+        """One generator variable per draw, threaded through the steps: bit-equal to the scan's draws."""
+        import theano.tensor as tt
+
+        task = self.problem
+        draws = self.noise(self.generator())
+        carries = {name: self.inputs[name] for name in task.carries}
+        history = {}
+        for t in range(task.steps):
+            if t:
+                draws = {name: next_draw(value) for name, value in draws.items()}
+            after, outputs = self.one_step({name: self.inputs[name][t] for name in task.sequences}, carries, draws)
+            carries = {name: like(value, self.inputs[name]) for name, value in after.items()}
+            recorded = {"draw:" + name: value for name, value in draws.items()} if record_draws else {}
+            for name, value in {**carries, **outputs, **recorded}.items():
+                history.setdefault(name, []).append(value)
+        return {name: tt.stack(values) for name, values in history.items()}, draws
+
+    def values(self, arrays):
+        results = self.call(self.forward, arrays)
+        half = len(results) // 2
+        return [results[:half], results[half:]]
+
+    def gradients(self, arrays):
+        """{objective: {input: (status, array or reason)}}; each objective's gradients are one function, as a user would compile them."""
+        if self.reverse is None:
+            self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
+        results = {}
+        for name, (function, gradients) in self.reverse.items():
+            arrived = iter(self.call(function, arrays) if function else ())
+            results[name] = {n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()}
+        return results
+
+    def differentiate(self, objective):
+        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
+        gradients = symbolic_gradients(self.costs[objective["name"]], {n: self.inputs[n] for n in objective["wrt"]})
+        there = [g for status, g in gradients.values() if status == "ok"]
+        return (self.compile(there) if there else None), gradients
+
+    def draws(self):
+        history, _ = self.rollout(self.xp, record_draws=True)
+        names = [n["name"] for n in self.problem.in_step]
+        return dict(zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays)))
+
+
+def symbolic_gradients(cost, inputs):
+    """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, input by input if that raises."""
+    import theano
+    from theano.gradient import DisconnectedType, NullType
+
+    def take(names):
+        return theano.grad(
+            cost, [inputs[n] for n in names], disconnected_inputs="ignore", null_gradients="return", return_disconnected="Disconnected"
+        )
+
+    try:
+        taken = dict(zip(inputs, take(list(inputs))))
+    except Exception:
+        taken = {}
+        for name in inputs:
+            try:
+                taken[name] = take([name])[0]
+            except Exception as error:
+                taken[name] = error
+
+    def judged(result):
+        if isinstance(result, Exception):
+            kind = "null" if type(result).__name__ in ("NullTypeGradError", "MethodNotDefined") else "refused"
+            return kind, "%s: %s" % (type(result).__name__, str(result).strip().split("\n")[0])
+        if isinstance(result.type, NullType):
+            return "null", result.type.why_null
+        if isinstance(result.type, DisconnectedType):
+            return "disconnected", "Theano found no path"
+        return "ok", result
+
+    return {name: judged(result) for name, result in taken.items()}
+
+
+def variable(name, array):
+    import theano.tensor as tt
+
+    return tt.TensorType(str(array.dtype), [n == 1 for n in array.shape])(name)
+
+
+def constant(name, array):
+    import theano.tensor as tt
+
+    return tt.constant(array, name=name)
+
+
+def like(value, reference):
+    """The value with the reference's broadcastable flags, which scan demands of a carry; no node is added if they agree."""
+    import theano.tensor as tt
+
+    value = tt.as_tensor_variable(value)
+    return value if value.broadcastable == reference.broadcastable else tt.patternbroadcast(value, reference.broadcastable)
+
+
+def next_draw(value):
+    """The same draw, one state further along its own generator."""
+    first = value.owner
+    return first.op.make_node(first.outputs[0], *first.inputs[1:]).outputs[1]

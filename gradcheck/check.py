@@ -1,0 +1,300 @@
+"""The pipeline, top to bottom: load cases, examine each on its backends in parallel, judge, diagnose, report."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gradcheck import __version__
+from gradcheck.case_file import CaseFileError, collect, load
+from gradcheck.catalog import Backend, check_options, load_backends, suggest
+from gradcheck.crew import Crew
+from gradcheck.data import arrays as seeded_arrays
+from gradcheck.diagnosis import diagnose
+from gradcheck.diagnosis.scene import Scene, relative
+from gradcheck.errors import BackendError, GradcheckError, UsageError
+from gradcheck.examine import BackendEvidence, Evidence, Examination, float64_twin
+from gradcheck.judge import across_backends
+from gradcheck.model import Case, CaseReport, Check, Finding, Gradient, Place, Placement, Report, Severity, Verdict
+from gradcheck.selection import Selection
+from gradcheck.workers import Limits
+
+LOOKAHEAD = 2  # cases whose evidence may exist at a time: keeps workers busy and the core's memory flat
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run. None or empty: the case or the default decides."""
+
+    backends: tuple[str, ...] = ()  # narrows each case's own list
+    default_backends: tuple[str, ...] = ()  # for cases that name none
+    select: Selection = field(default_factory=Selection)
+    seed: int | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    jobs: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    fail_fast: bool = False
+    strict: bool = False
+    use_expect: bool = True
+    offline: bool = False
+    python: Mapping[str, Path] = field(default_factory=dict)
+    extra_backends: tuple[Path, ...] = ()
+
+
+@dataclass
+class Plan:
+    """One case and the backends it will run on. named: the case or the user asked for them by name."""
+
+    case: Case
+    backends: tuple[str, ...]
+    named: bool
+
+
+def run(
+    paths: Sequence[Path],
+    settings: Settings,
+    *,
+    command: str = "",
+    progress: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Check all cases below the paths. Raises UsageError for a selection that makes no sense; everything else is in the report."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    catalog = load_backends(settings.extra_backends)
+    check_names(settings, catalog)
+    cases, problems = load_all(paths, settings, catalog)
+    plans = [plan for case in cases if (plan := planned(case, settings, catalog)).backends]
+    crew = Crew(
+        catalog, given=settings.python, offline=settings.offline, limits=settings.limits, jobs=settings.jobs, progress=progress
+    )
+    reports: list[CaseReport] = []
+    with crew:
+        for plan, results in examined(plans, crew, settings, progress):
+            reports.append(concluded(plan, results, crew, settings))
+            if settings.fail_fast and is_failing(reports[-1]):
+                break
+        used = [name for name in catalog if any(name in plan.backends for plan in plans)]
+        backends = crew.reports(used)
+        logs = str(crew.logs) if crew.failed else ""
+    return Report(
+        version=__version__,
+        started=started.isoformat(timespec="seconds"),
+        seconds=time.monotonic() - clock,
+        exit_code=exit_code(plans, reports, problems, settings),
+        command=command,
+        backends=backends,
+        cases=tuple(reports),
+        problems=tuple(problems),
+        rerun=rerun(reports),
+        warnings=warnings(plans, reports, logs),
+    )
+
+
+# --- which cases, on which backends -----------------------------------------------------------------------------------
+
+
+def check_names(settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) -> None:
+    for name in (*settings.backends, *settings.default_backends):
+        if name not in catalog:
+            raise UsageError(f"unknown backend '{name}'{suggest(name, catalog)}", hint="gradcheck list backends")
+    frameworks = {backend.name for backend, _ in catalog.values()}
+    for name in settings.python:
+        if name not in frameworks:
+            raise UsageError(f"--python: unknown framework '{name}'{suggest(name, sorted(frameworks))}", hint="gradcheck list backends")
+
+
+def load_all(
+    paths: Sequence[Path], settings: Settings, catalog: Mapping[str, tuple[Backend, str]]
+) -> tuple[list[Case], list[Place]]:
+    """Every case that can be loaded, and every problem of the others."""
+    cases: list[Case] = []
+    problems: list[Place] = []
+    try:
+        files = collect(paths)
+    except CaseFileError as error:
+        return [], list(error.places)
+    frameworks = {backend.name for backend, _ in catalog.values()}
+    for file in files:
+        try:
+            case = load(file, frameworks)
+        except CaseFileError as error:
+            problems.extend(error.places)
+            continue
+        if found := misfits(case, catalog):
+            problems.extend(found)
+        elif settings.select.matches(case):
+            cases.append(overridden(case, settings))
+    return cases, problems
+
+
+def misfits(case: Case, catalog: Mapping[str, tuple[Backend, str]]) -> list[Place]:
+    """What only the catalog can tell about a case file: unknown backends and options."""
+    path = relative(case.path)
+    found = [f"unknown backend '{name}'{suggest(name, catalog)}" for name in case.backends or () if name not in catalog]
+    return [Place(path, 0, 0, text) for text in [*found, *check_options(case.options, catalog)]]
+
+
+def overridden(case: Case, settings: Settings) -> Case:
+    """The case with what the command line says instead."""
+    seed = case.seed if settings.seed is None else settings.seed
+    rtol = case.rtol if settings.rtol is None else settings.rtol
+    atol = case.atol if settings.atol is None else settings.atol
+    return replace(case, seed=seed, rtol=rtol, atol=atol)
+
+
+def planned(case: Case, settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) -> Plan:
+    shipped = tuple(name for name, (backend, _) in catalog.items() if backend.default)
+    own = case.backends or settings.default_backends or shipped
+    chosen = tuple(name for name in own if not settings.backends or name in settings.backends)
+    return Plan(case, chosen, named=bool(case.backends or settings.backends))
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def examined(
+    plans: Sequence[Plan], crew: Crew, settings: Settings, progress: Callable[[str], None]
+) -> Iterator[tuple[Plan, list[BackendEvidence]]]:
+    """Each plan with its evidence, in order; the next cases are already on their way."""
+    waiting: deque[tuple[Plan, list[Future[BackendEvidence]]]] = deque()
+    remaining = iter(plans)
+    count = 0
+
+    def submit() -> None:
+        if (plan := next(remaining, None)) is not None:
+            try:
+                arrays = seeded_arrays(plan.case)
+            except (OSError, ValueError, GradcheckError) as error:
+                arrays, problem = {}, BackendError(f"the inputs cannot be made: {error}", code="GC905")
+                failed: Future[BackendEvidence] = Future()
+                failed.set_exception(problem)
+                waiting.append((plan, [failed for _ in plan.backends]))
+                return
+            jobs = [crew.submit(plan.case, name, job(plan.case, name, arrays, crew)) for name in plan.backends]
+            waiting.append((plan, jobs))
+
+    for _ in range(LOOKAHEAD):
+        submit()
+    while waiting:
+        plan, futures = waiting[0]
+        count += 1
+        progress(f"[{count}/{len(plans)}] {plan.case.name}")
+        results = [outcome(plan.case, name, future) for name, future in zip(plan.backends, futures, strict=True)]
+        waiting.popleft()
+        yield plan, results
+        submit()
+
+
+def job(case: Case, name: str, arrays: dict, crew: Crew) -> Callable[[], BackendEvidence]:  # type: ignore[type-arg]
+    def examine() -> BackendEvidence:
+        clock = time.monotonic()
+        with ExitStack() as sessions:
+            session = sessions.enter_context(crew.session(case, name, arrays))
+            twin = None
+            if case.dtype == "float32" and not case.draws_in_step:
+                wide, widened = float64_twin(case, arrays)
+                twin = sessions.enter_context(crew.session(wide, name, widened))
+            evidence = Examination(name, session, twin, case.rtol, case.atol).run()
+        evidence.seconds = time.monotonic() - clock
+        return evidence
+
+    return examine
+
+
+def outcome(case: Case, name: str, future: Future[BackendEvidence]) -> BackendEvidence:
+    """The evidence, or not_run checks with the reason."""
+    try:
+        return future.result()
+    except BackendError as error:
+        shapes = {i.name: i for i in case.inputs}
+        checks = [
+            Evidence(
+                Check(name, o.name, p, Verdict.NOT_RUN, (error.code,), shape=shapes[p].shape, dtype=shapes[p].dtype, reason=error.message),
+                Gradient("refused"),
+            )
+            for o in case.objectives
+            for p in o.wrt
+        ]
+        return BackendEvidence(name, "", checks, error=error)
+
+
+def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: Settings) -> CaseReport:
+    """Judge what only several backends can tell, diagnose, and keep what a report needs."""
+    case = plan.case
+    across_backends(case, results, {name: backend.name for name, (backend, _) in crew.catalog.items()})
+    scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew)
+    findings = diagnose(scene, settings.use_expect)
+    checks = tuple(e.check for r in results for e in r.checks)
+    return CaseReport(case.name, relative(case.path), case.seed, checks, tuple(findings))
+
+
+def draws_matter(results: Sequence[BackendEvidence]) -> bool:
+    """Whether any rule may want to run something, and so needs the inputs again."""
+    return any(e.check.failing for r in results for e in r.checks)
+
+
+# --- the outcome ------------------------------------------------------------------------------------------------------
+
+
+def is_failing(report: CaseReport) -> bool:
+    return any(f.severity is Severity.ERROR and not f.expected for f in report.findings)
+
+
+def exit_code(plans: Sequence[Plan], reports: Sequence[CaseReport], problems: Sequence[Place], settings: Settings) -> int:
+    """0, 1, 2, 3 or 5 as the contract says; 2 before 1 before 3 before 5."""
+    if problems:
+        return 2
+    if not reports:
+        return 5
+    checks = [(plan, c) for plan, report in zip(plans, reports, strict=False) for c in report.checks if not c.expected]
+    if any(c.failing for _, c in checks if not advice_only(c)) or any(f.code == "GC801" for r in reports for f in r.findings):
+        return 1
+    missing = [(plan, c) for plan, c in checks if c.verdict is Verdict.NOT_RUN]
+    something_ran = any(c.verdict is not Verdict.NOT_RUN for _, c in checks)
+    if any(not excused(plan, c) or settings.strict or not something_ran for plan, c in missing):
+        return 3
+    if settings.strict and any(c.verdict is Verdict.INCONCLUSIVE for _, c in checks):
+        return 3
+    return 0
+
+
+def advice_only(check: Check) -> bool:
+    """A dead parameter has the verdict disconnected where the framework says so, and is advice all the same."""
+    return check.codes[:1] == ("GC104",)
+
+
+def excused(plan: Plan, check: Check) -> bool:
+    """A backend that nobody asked for by name and that cannot be had here."""
+    return not plan.named and check.codes == ("GC901",)
+
+
+def warnings(plans: Sequence[Plan], reports: Sequence[CaseReport], logs: str) -> tuple[str, ...]:
+    """One loud line per backend that could not be had, and where the logs are."""
+    gone: dict[str, str] = {}
+    for _, report in zip(plans, reports, strict=False):
+        for check in report.checks:
+            if check.codes == ("GC901",):
+                gone.setdefault(check.backend, check.reason)
+    lines = [f"{name} did not run: {reason}" for name, reason in gone.items()]
+    if logs:
+        lines.append(f"the workers' logs are kept in {logs}")
+    return tuple(lines)
+
+
+def rerun(reports: Sequence[CaseReport]) -> str:
+    """The command that reruns just what failed."""
+    failing = [r for r in reports if is_failing(r)]
+    if not failing:
+        return ""
+    backends = dict.fromkeys(b for r in failing for f in r.findings if f.severity is Severity.ERROR and not f.expected for b in f.backends)
+    paths = dict.fromkeys(r.path for r in failing)
+    return " ".join(["gradcheck run", *paths, *(f"-b {name}" for name in backends)])
+
+
+__all__ = ["Finding", "Placement", "Settings", "run"]

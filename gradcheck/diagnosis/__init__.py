@@ -1,0 +1,94 @@
+"""From evidence to findings: one file per rule, in one ordered list. A rule claims checks that share a cause it can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from gradcheck.diagnosis.codes import CODES, family
+from gradcheck.diagnosis.could_not_run import could_not_run
+from gradcheck.diagnosis.expectation_gone import expectation_gone
+from gradcheck.diagnosis.forward_disagrees import forward_disagrees
+from gradcheck.diagnosis.missing import missing
+from gradcheck.diagnosis.no_reference import no_reference
+from gradcheck.diagnosis.noise_in_scan import noise_in_scan
+from gradcheck.diagnosis.not_finite import not_finite
+from gradcheck.diagnosis.not_repeatable import not_repeatable
+from gradcheck.diagnosis.scene import Claim, Scene
+from gradcheck.diagnosis.shared_noise import shared_noise
+from gradcheck.diagnosis.truncated_history import truncated_history
+from gradcheck.diagnosis.wrong_gradient import wrong_gradient
+from gradcheck.examine import Evidence
+from gradcheck.model import Case, Check, Expectation, Finding
+
+RULES: tuple[Callable[[Scene], Iterable[Claim]], ...] = (  # most specific first; a check goes to the first that claims it
+    could_not_run,
+    not_finite,
+    not_repeatable,
+    forward_disagrees,
+    noise_in_scan,
+    truncated_history,
+    missing,
+    wrong_gradient,
+    no_reference,
+    shared_noise,
+)
+
+
+def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
+    """Run the rules, mark what was expected, in place, and return the findings, the unexpected ones first."""
+    claims: list[Claim] = []
+    taken: set[int] = set()
+    for rule in RULES:
+        for claim in rule(scene):
+            claim.checks = [e for e in claim.checks if id(e) not in taken] if not is_advice(claim.code) else claim.checks
+            if claim.checks:
+                if not is_advice(claim.code):
+                    taken.update(map(id, claim.checks))
+                claims.append(claim)
+                for evidence in claim.checks:
+                    add_cause(evidence, claim.code)
+    if use_expect:
+        for result in scene.results:
+            for evidence in result.checks:
+                evidence.check = replace(evidence.check, expected=is_expected(scene.case, evidence.check))
+    found = [part for claim in claims for part in told_apart(claim)]
+    if use_expect:
+        found.extend(expectation_gone(scene))
+    return sorted(found, key=lambda f: f.expected)
+
+
+def told_apart(claim: Claim) -> Iterable[Finding]:
+    """One finding for the unexpected checks of a claim and one for the expected ones."""
+    for expected in (False, True):
+        part = [e for e in claim.checks if e.check.expected is expected]
+        if part:
+            yield replace(claim.describe(part), expected=expected)
+
+
+def add_cause(evidence: Evidence, code: str) -> None:
+    """The cause's code stands after the observed ones; an advice about a passing check stands in the finding alone."""
+    if code not in evidence.check.codes:
+        evidence.check = replace(evidence.check, codes=(*evidence.check.codes, code))
+
+
+def is_advice(code: str) -> bool:
+    return code.startswith("GC7")
+
+
+def is_expected(case: Case, check: Check) -> bool:
+    return bool(check.codes) and any(matches(entry, check) and says(entry, check) for entry in case.expect)
+
+
+def matches(entry: Expectation, check: Check) -> bool:
+    """Whether an `expect` entry is about this check, whatever its codes."""
+    pairs = ((entry.backends, check.backend), (entry.objectives, check.objective), (entry.parameters, check.parameter))
+    return all(not allowed or value in allowed for allowed, value in pairs)
+
+
+def says(entry: Expectation, check: Check) -> bool:
+    """Whether an entry names one of the check's codes, or its family."""
+    return any(code in entry.codes or family(code) in entry.codes for code in check.codes)
+
+
+__all__ = ["CODES", "RULES", "diagnose", "is_expected", "matches", "says"]

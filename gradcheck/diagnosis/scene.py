@@ -1,0 +1,170 @@
+"""What a rule sees, and what it says: the Scene (evidence, and a laboratory to try things in) and the Claim."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gradcheck.crew import Crew
+from gradcheck.examine import BackendEvidence, Evidence
+from gradcheck.model import Blame, Case, Finding, Severity, Verdict
+from gradcheck.session import Arrays
+
+
+@dataclass
+class Scene:
+    """One case after all its backends were examined. lab: sessions for counterfactuals; notes: what rules share."""
+
+    case: Case
+    arrays: Arrays
+    results: Sequence[BackendEvidence]
+    lab: Crew
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def checks(self, *verdicts: Verdict) -> list[Evidence]:
+        return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]
+
+    def with_code(self, code: str) -> list[Evidence]:
+        return [e for r in self.results for e in r.checks if code in e.check.codes]
+
+
+@dataclass
+class Claim:
+    """Checks that share a cause. describe: makes the finding of any part of them (expected and unexpected ones are told apart)."""
+
+    code: str
+    checks: list[Evidence]
+    describe: Callable[[list[Evidence]], Finding]
+
+
+def finding(code: str, checks: Sequence[Evidence], title: str, severity: Severity = Severity.ERROR, **slots: object) -> Finding:
+    """A finding about these checks; their backends, objectives and parameters in the order of the checks."""
+    return Finding(
+        code,
+        title,
+        severity,
+        backends=unique(e.check.backend for e in checks),
+        objectives=unique(e.check.objective for e in checks),
+        parameters=unique(e.check.parameter for e in checks),
+        **slots,  # type: ignore[arg-type]  # the slots' own types are checked where they are filled
+    )
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def by(checks: Iterable[Evidence], key: Callable[[Evidence], object]) -> list[list[Evidence]]:
+    """Groups of checks with equal keys, in order of first appearance."""
+    groups: dict[object, list[Evidence]] = {}
+    for evidence in checks:
+        groups.setdefault(key(evidence), []).append(evidence)
+    return list(groups.values())
+
+
+def worst(checks: Sequence[Evidence]) -> Evidence:
+    """The check with the largest relative error."""
+    return max(checks, key=lambda e: e.check.max_rel_error if e.check.max_rel_error is not None else -1.0)
+
+
+def number(value: float | None) -> str:
+    """A number as a reader wants it: four digits, and 0 said to be exact."""
+    if value is None:
+        return "unknown"
+    return "0 exactly" if value == 0 else f"{value:.4g}"
+
+
+def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """The lines analytic, reference (with its step ladder) and unrolled of one check."""
+    check, rows = evidence.check, []
+    if check.worst is not None:
+        where = f"   {check.parameter}[{', '.join(map(str, check.worst.index))}]" if check.worst.index else f"   {check.parameter}"
+        analytic = "none" if evidence.gradient.array is None else number(check.worst.analytic)
+        rows.append(("analytic", analytic + where))
+        error = f" +- {check.error_bound:.1g}" if check.error_bound else ""
+        rows.append((reference_name(evidence), f"{number(check.worst.reference)}{error}{ladder(evidence)}"))
+        if evidence.unrolled is not None and evidence.unrolled.array is not None:
+            value = float(np.asarray(evidence.unrolled.array)[check.worst.index])
+            state = "right by its own differences" if evidence.unrolled_passes else "not right either"
+            rows.append(("unrolled", f"{number(value)}   {state}"))
+        rows.append(("relative error", f"{check.max_rel_error:.2g} of the largest entry{examined(evidence)}"))
+    elif evidence.comparison is not None and evidence.estimate is not None:
+        c = evidence.comparison
+        rows.append(("analytic", f"{number(c.analytic)}   along a random direction"))
+        rows.append((reference_name(evidence), f"{number(c.reference)} +- {c.bound:.1g}"))
+    elif evidence.estimate is not None and np.isfinite(evidence.estimate.value[evidence.objective_index]):
+        i = evidence.objective_index
+        gradient = evidence.gradient
+        rows.append(("analytic", "none" if gradient.array is None else "not finite"))
+        value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
+        rows.append((reference_name(evidence), f"{number(value)} +- {bound:.1g}   along a random direction"))
+        if evidence.unrolled is not None and evidence.unrolled.array is not None:
+            state = "right by its own differences" if evidence.unrolled_passes else "not right either"
+            rows.append(("unrolled", f"there, and {state}"))
+    return tuple(rows)
+
+
+def reference_name(evidence: Evidence) -> str:
+    return "complex step" if evidence.estimate and evidence.estimate.method == "complex step" else "finite difference"
+
+
+def ladder(evidence: Evidence) -> str:
+    """How the differences behaved from step to step, for the entry shown."""
+    single = evidence.notes.get("entry_ladder")
+    if single is None or len(single.ladder) < 2:
+        return ""
+    i = evidence.objective_index
+    (h1, d1), (h2, d2) = single.ladder[-2:]
+    change = abs(float(d1[i]) - float(d2[i]))
+    return f"   ({h1:.1e} -> {h2:.1e}: changes by {change:.1e})"
+
+
+def examined(evidence: Evidence) -> str:
+    count, size = evidence.notes.get("examined", (0, 0))
+    return f", in {count} of {size} entries looked at" if count < size else ""
+
+
+def relative(path: Path | str) -> str:
+    """A path as a reader in the working directory would type it."""
+    path = Path(path)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else os.path.relpath(path) if not path.is_absolute() else str(path)
+
+
+def line_blame(path: Path | str, line: int, op: str = "") -> Blame | None:
+    """The blame for a line of a file; None if the file or the line is not there."""
+    try:
+        text = Path(path).read_text(encoding="utf-8").splitlines()[line - 1].strip()
+    except (OSError, IndexError, UnicodeDecodeError):
+        return None
+    return Blame(relative(path), line, None, op, text)
+
+
+def step_blame(case: Case) -> Blame | None:
+    """The step's own def line: where to look when no line is known to be the culprit."""
+    function = step_function(case)
+    return line_blame(case.step_file, function.lineno) if function else None
+
+
+def first_use(case: Case, name: str) -> Blame | None:
+    """The first line of the step that reads an input."""
+    function = step_function(case)
+    uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)] if function else []
+    if not uses:
+        return None
+    use = min(uses, key=lambda n: (n.lineno, n.col_offset))
+    blame = line_blame(case.step_file, use.lineno, name)
+    return Blame(blame.file, blame.line, use.col_offset + 1, blame.op, blame.text) if blame else None
+
+
+def step_function(case: Case) -> ast.FunctionDef | None:
+    try:
+        tree = ast.parse(case.step_file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == case.step_function), None)

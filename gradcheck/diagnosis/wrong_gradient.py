@@ -1,0 +1,52 @@
+"""GC201: the gradient is wrong and no rule could show why. Says what is known: since when, where, compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, worst
+from gradcheck.examine import Evidence
+from gradcheck.model import Finding, Verdict
+
+
+def wrong_gradient(scene: Scene) -> Iterable[Claim]:
+    for group in by(scene.checks(Verdict.MISMATCH), lambda e: (e.check.backend, "GC208" in e.check.codes)):
+        yield Claim("GC208" if "GC208" in group[0].check.codes else "GC201", group, lambda part: describe(scene, part))
+
+
+def describe(scene: Scene, checks: list[Evidence]) -> Finding:
+    shown = worst(checks)
+    others = [
+        r.backend
+        for r in scene.results
+        if any(
+            e.check.verdict is Verdict.PASS and (e.check.objective, e.check.parameter) == (shown.check.objective, shown.check.parameter)
+            for e in r.checks
+        )
+    ]
+    zero = shown.gradient.array is not None and not shown.gradient.array.any()
+    because = "the cause is not established; "
+    if "GC208" in shown.check.codes:
+        because += "the unrolled gradient of the same framework is right, so the step's own reverse rules are right and the scan's is not"
+        title = "the scan's gradient is wrong, the unrolled one is right"
+    elif zero:
+        because += "the gradient is 0 exactly though the objective moves: likely a stop_gradient or a cast on the way"
+        title = "the gradient is zero though the objective moves"
+    elif "consensus" in shown.notes:
+        because += f"its own differences do not see the error, but all of {', '.join(others)} have another gradient"
+        title = "the gradient is not the one that all other backends have"
+    else:
+        because += f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
+        title = "the gradient is wrong"
+    examined = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
+    return finding(
+        "GC208" if "GC208" in shown.check.codes else "GC201",
+        checks,
+        title,
+        numbers=numbers(shown),
+        because=because,
+        proof=examined,
+        help="run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
+        whose="the backend" if others else "the step, or a function that it calls",
+        blame=step_blame(scene.case),
+    )

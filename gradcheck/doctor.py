@@ -1,0 +1,61 @@
+"""`gradcheck doctor`: the state of the interpreters that backends run in, and their repair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gradcheck.catalog import Backend, load_backends, suggest
+from gradcheck.configuration import configuration
+from gradcheck.environments import Examination, examine, resolve
+from gradcheck.errors import BackendError, UsageError
+
+Echo = Callable[[str], object]
+BROKEN = 3
+
+
+def examine_all(
+    name: str | None, rebuild: bool, offline: bool, python: Mapping[str, Path], folders: Sequence[Path], echo: Echo
+) -> int:
+    """Build or repair what is missing, then say what each backend runs in. Returns the exit code."""
+    table, root = configuration()
+    given = {n: root / Path(p).expanduser() for n, p in table.get("python", {}).items()} | dict(python)
+    status = 0
+    for backend in chosen(name, folders):
+        try:
+            resolve(backend, given=given.get(backend.name), offline=offline, rebuild=rebuild, progress=echo)
+        except BackendError as error:
+            status = BROKEN
+            echo(f"{backend.name}: {error.message}")
+            for line in (*error.context.splitlines(), *(f"help: {h}" for h in error.hint.splitlines())):
+                echo(f"  {line}")
+            continue
+        state = examine(backend, given=given.get(backend.name), deep=True)
+        show(backend, state, echo)
+        status = BROKEN if state.problem or state.probe not in ("", "ok") else status
+    return status
+
+
+def chosen(name: str | None, folders: Sequence[Path]) -> list[Backend]:
+    """All backends, or the one that a user named by its own name or a rollout's."""
+    catalog = load_backends(folders)
+    groups = {backend.name: backend for backend, _ in catalog.values()}
+    if name is None:
+        return list(groups.values())
+    if name in catalog:
+        return [catalog[name][0]]
+    if name not in groups:
+        raise UsageError(f"unknown backend '{name}'{suggest(name, groups)}", hint="gradcheck list backends")
+    return [groups[name]]
+
+
+def show(backend: Backend, state: Examination, echo: Echo) -> None:
+    echo(f"{backend.name}: {'broken' if state.problem else 'healthy'}  ({', '.join(backend.rollouts)})")
+    if state.environment:
+        versions = ", ".join(f"{n} {v}" for n, v in state.environment.versions.items())
+        echo(f"  interpreter  {state.environment.python}  (Python {state.environment.python_version}, {state.kind}: {state.why})")
+        echo(f"  versions     {versions}")
+    if state.problem:
+        echo(f"  problem      {state.problem}")
+    if state.probe:
+        echo(f"  probe        {state.probe}  ({state.seconds:.1f} s)")

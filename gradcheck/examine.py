@@ -1,0 +1,407 @@
+"""One case on one backend: gradients held against references of the same backend's own forward. Returns evidence, judged one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._backends._worker import directions
+from gradcheck.errors import BackendError
+from gradcheck.model import Case, Check, Gradient, Verdict, Worst
+from gradcheck.numerics import reference
+from gradcheck.numerics.compare import Comparison, compare
+from gradcheck.numerics.reference import Estimate
+from gradcheck.session import Arrays, Point, Session
+
+TRIES = 4  # steps tried per probe before "cannot tell"
+ENTRIES = 128  # entries differenced one by one where something disagrees; a larger tensor is sampled evenly
+DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+
+
+@dataclass
+class Evidence:
+    """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
+
+    unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe.
+    """
+
+    check: Check
+    gradient: Gradient
+    comparison: Comparison | None = None
+    estimate: Estimate | None = None
+    objective_index: int = 0
+    entries: NDArray[np.float64] | None = None
+    unrolled: Gradient | None = None
+    unrolled_passes: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BackendEvidence:
+    """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run."""
+
+    backend: str
+    rollout: str
+    checks: list[Evidence]
+    values: NDArray[np.float64] | None = None
+    magnitudes: NDArray[np.float64] | None = None
+    error: BackendError | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
+
+
+class Examination:
+    """The examination of one prepared case. `twin`: the same case in float64, a better reference for float32 gradients, or None."""
+
+    def __init__(self, backend: str, session: Session, twin: Session | None, rtol: float | None, atol: float) -> None:
+        self.backend, self.session, self.case = backend, session, session.case
+        self.source = twin or session  # where reference values come from
+        self.twin = twin
+        self.rtol = DEFAULT_RTOL[self.case.dtype] if rtol is None else rtol
+        self.atol = atol
+        self.objectives = [o.name for o in self.case.objectives]
+        self.wanted = {name for o in self.case.objectives for name in o.wrt}
+        self.names = [i.name for i in self.case.inputs if i.name in self.wanted and is_float(session.arrays[i.name])]
+        self.scales = tensor_scales(session.arrays, self.names)
+        self.eps = EPS[self.source.case.dtype]
+
+    def run(self) -> BackendEvidence:
+        """Survey, differentiate, probe, judge, confirm, localise."""
+        if not self.survey():
+            return self.finish([self.verdict(o, p, Verdict.NONFINITE, ("GC303",)) for o, p in self.pairs()])
+        self.take_gradients()
+        self.estimates = {name: self.probe(name, self.step) for name in self.names}
+        return self.finish([self.judge(o, p) for o, p in self.pairs()])
+
+    def pairs(self) -> list[tuple[int, str]]:
+        return [(i, name) for i, o in enumerate(self.case.objectives) for name in o.wrt]
+
+    def finish(self, checks: list[Evidence]) -> BackendEvidence:
+        evaluations = self.session.evaluations + (self.twin.evaluations if self.twin else 0)
+        return BackendEvidence(
+            self.backend, self.session.rollout, checks, self.values, self.magnitudes, evaluations=evaluations
+        )
+
+    # -- what all probes share -------------------------------------------------------------------------------------
+
+    def survey(self) -> bool:
+        """Base values (twice: do they repeat?), the noise of each objective and the step to begin with. False if all are not finite."""
+        joint = [(name, self.scales[name], {"key": self.key("joint", name)}) for name in self.names]
+
+        def along(t: float) -> Point:
+            return [(name, t * coefficient, move) for name, coefficient, move in joint]
+
+        offsets = reference.NOISE_OFFSETS * reference.noise_radius(self.eps)
+        pilot = [reference.PILOT_STEP * rung for rung in reference.LADDER]
+        values, magnitudes = self.source.values([(), (), *map(along, offsets), *map(along, pilot)])
+        if self.twin:
+            own, own_magnitudes = self.session.values([(), ()])
+            self.values, self.magnitudes, self.again = own[0], own_magnitudes[0], own[1]
+        else:
+            self.values, self.magnitudes, self.again = values[0], magnitudes[0], values[1]
+        self.base = values[0]
+        self.finite = np.isfinite(self.values)
+        own_eps = EPS[self.case.dtype]
+        with np.errstate(invalid="ignore"):
+            self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
+        if not self.finite.any():
+            return False
+        count = len(offsets)
+        self.sigma = reference.noise_level(offsets, values[2 : 2 + count], self.base, self.eps)
+        self.pilot = reference.extrapolate(self.base, values[2 + count :], reference.PILOT_STEP, self.sigma)
+        self.step = reference.balanced_step(self.pilot, self.finite)
+        self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(along(1.0))
+        return True
+
+    def complex_step_holds(self, along: Point) -> bool:
+        """Hold complex step against one difference along the joint direction: it is silently wrong where the forward is not analytic."""
+        self.joint_complex = self.source.derivatives([along])[0]
+        error = np.abs(self.joint_complex - self.pilot.value)
+        return bool((error[self.finite] <= self.pilot.bound[self.finite] + 1e-12 * np.abs(self.pilot.value[self.finite])).all())
+
+    def take_gradients(self) -> None:
+        """The analytic gradients, twice; and for float32 how far rounding alone moves them."""
+        self.gradients = self.session.gradients()
+        second = self.session.gradients()
+        self.unstable = {
+            pair
+            for pair, gradient in self.gradients.items()
+            if gradient.array is not None and differs(gradient.array, second[pair].array, 64 * EPS[self.case.dtype])
+        }
+        self.jitter: list[dict[tuple[str, str], Gradient]] = []
+        if self.case.dtype == "float32":
+            for i in range(3):  # one unit in the last place, in random directions
+                nudge = [(n, 2 * EPS["float32"] * self.scales[n], {"key": self.key("nudge", n, i)}) for n in self.names]
+                self.jitter.append(self.session.gradients(nudge))
+
+    # -- one probe -------------------------------------------------------------------------------------------------
+
+    def probe(self, name: str, step: float, salt: str = "probe") -> Estimate:
+        """Directional derivatives of all objectives along a random direction of one input, steps adapted until the bound suffices."""
+        move = {"key": self.key(salt, name)}
+        if self.complex:
+            value = self.source.derivatives([[(name, self.scales[name], move)]])[0]
+            sizes = np.array([self.along(i, name, move)[2] for i in range(len(self.objectives))])
+            bound = 256 * EPS["float64"] * np.maximum(sizes, np.abs(value)) + np.finfo(float).tiny
+            moved = value != 0
+            zero = np.zeros_like(value)
+            return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")
+        return self.ladder(name, move, step, self.enough(name, move))
+
+    def ladder(self, name: str, move: dict[str, int], step: float, enough: NDArray[np.float64], scale: float | None = None) -> Estimate:
+        """Central differences at several steps along one direction; per objective the estimate with the smallest bound is kept."""
+        scale = self.scales[name] if scale is None else scale
+        best: Estimate | None = None
+        for attempt in range(TRIES):
+            values, _ = self.source.values([[(name, scale * step * rung, move)] for rung in reference.LADDER])
+            estimate = reference.extrapolate(self.base, values, step, self.sigma)
+            best = estimate if best is None else narrower(best, estimate)
+            wanted = self.finite & (best.bound > enough) & ~(np.isfinite(best.truncation) & (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough))
+            if not wanted.any():
+                break
+            following = reference.next_step(estimate, wanted, attempt)
+            if following is None:
+                break
+            step = following
+        assert best is not None
+        return best
+
+    def enough(self, name: str, move: dict[str, int]) -> NDArray[np.float64]:
+        """A bound that is good enough, per objective: half the tolerance; endless where the input is not asked for."""
+        result = np.full(len(self.objectives), np.inf)
+        for i, objective in enumerate(self.case.objectives):
+            if name in objective.wrt:
+                result[i] = 0.5 * self.rtol * self.size(i, name, move)
+        return result
+
+    def along(self, i: int, name: str, move: dict[str, int]) -> tuple[float, float, float]:
+        """(g . v, norm of g * v, sum of magnitudes) for objective i; zeros where there is no gradient."""
+        gradient = self.gradients.get((self.objectives[i], name))
+        if gradient is None or gradient.array is None:
+            return 0.0, 0.0, 0.0
+        total, norm, size = directions.dot(gradient.array, move)
+        return total * self.scales[name], norm * self.scales[name], size * self.scales[name]
+
+    def size(self, i: int, name: str, move: dict[str, int]) -> float:
+        """The size errors are relative to: the gradient's own along the probe, or a millionth of the objective's largest if that is tiny."""
+        own = self.along(i, name, move)[1]
+        return max(own, 1e-6 * self.largest(i))
+
+    def largest(self, i: int) -> float:
+        """The objective's largest gradient along a probe, over its inputs; infinities and NaN apart."""
+        sizes = [self.along(i, n, {"key": self.key("probe", n)})[1] for n in self.case.objectives[i].wrt if n in self.names]
+        return max([s for s in sizes if np.isfinite(s)], default=0.0)
+
+    # -- judging ---------------------------------------------------------------------------------------------------
+
+    def judge(self, i: int, name: str) -> Evidence:
+        gradient = self.gradients[self.objectives[i], name]
+        if not self.finite[i]:
+            return self.verdict(i, name, Verdict.NONFINITE, ("GC303",), gradient)
+        if not self.repeats[i]:
+            return self.verdict(i, name, Verdict.NONDETERMINISTIC, ("GC501",), gradient)
+        if name not in self.names:
+            return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, reason="an integer input has no derivative")
+        if gradient.status in ("null", "refused"):
+            code = "GC105" if gradient.status == "refused" else "GC101" if self.null_by_draw(gradient) else "GC102"
+            return self.verdict(i, name, Verdict.NULL, (code,), gradient, estimate=self.estimates[name])
+        if gradient.array is not None and gradient.array.shape != self.session.arrays[name].shape:
+            raise BackendError(f"the gradient of {name} has shape {gradient.array.shape}, not {self.session.arrays[name].shape}", code="GC905")
+        if gradient.array is not None and not np.isfinite(gradient.array).all():
+            return self.verdict(i, name, Verdict.NONFINITE, ("GC301",), gradient, estimate=self.estimates[name])
+        if (self.objectives[i], name) in self.unstable:
+            return self.verdict(i, name, Verdict.NONDETERMINISTIC, ("GC502",), gradient)
+        zero = gradient.array is None or not gradient.array.any()
+        if zero and not self.estimates[name].moved[i]:
+            return self.dead(i, name, gradient)
+        return self.compared(i, name, gradient)
+
+    def null_by_draw(self, gradient: Gradient) -> bool:
+        """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
+        return self.case.draws_in_step and self.session.rollout == "scan" and "No gradient defined for" not in gradient.why
+
+    def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
+        """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""
+        move = {"key": self.key("probe", name)}
+        far, _ = self.source.values([[(name, sign * self.scales[name], move)] for sign in (1.0, -0.7)])
+        disconnected = gradient.status == "disconnected"
+        if (far[:, i] != self.base[i]).any():
+            reason = "the objective does not move for small steps but jumps for larger ones"
+            return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, estimate=self.estimates[name], reason=reason)
+        verdict = Verdict.DISCONNECTED if disconnected else Verdict.PASS
+        return self.verdict(i, name, verdict, ("GC104",), gradient, estimate=self.estimates[name], comparison=compare(0, 0, 0, 0, 0))
+
+    def compared(self, i: int, name: str, gradient: Gradient) -> Evidence:
+        """Hold the gradient against the reference; a mismatch must show again along a fresh direction with a smaller step."""
+        estimate = self.estimates[name]
+        comparison = self.comparison(i, name, estimate, "probe")
+        if comparison.verdict is Verdict.MISMATCH:
+            for attempt in range(2):
+                salt = f"confirm {attempt}"
+                second = self.probe(name, estimate.step / 8 ** (attempt + 1), salt)
+                confirmed = self.comparison(i, name, second, salt)
+                if confirmed.verdict is Verdict.MISMATCH:
+                    break
+                if confirmed.verdict is Verdict.PASS and attempt:
+                    return self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed)
+            else:
+                reason = "two probes disagree: the objective is not smooth on the scale of a step"
+                return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC402",), gradient, estimate, comparison, reason)
+            disconnected = gradient.array is None
+            found = self.verdict(
+                i, name, Verdict.DISCONNECTED if disconnected else Verdict.MISMATCH, ("GC103" if disconnected else "GC201",), gradient, estimate, comparison
+            )
+            return self.localised(i, name, found)
+        if comparison.verdict is Verdict.INCONCLUSIVE:
+            code, reason = self.why_not(i, estimate)
+            return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
+        return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
+
+    def comparison(self, i: int, name: str, estimate: Estimate, salt: str) -> Comparison:
+        move = {"key": self.key(salt, name)}
+        total, norm, _ = self.along(i, name, move)
+        scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
+        tolerance = self.rtol * norm + self.atol * self.scales[name]
+        if self.case.dtype == "float32":
+            shifts = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
+            tolerance += 32 * max(shifts, default=0.0) + 64 * EPS["float32"] * norm
+        return compare(total, float(estimate.value[i]), float(estimate.bound[i]), tolerance, scale)
+
+    def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: dict[str, int]) -> float:
+        array = gradients[self.objectives[i], name].array
+        return 0.0 if array is None else directions.dot(array, move)[0] * self.scales[name]
+
+    def why_not(self, i: int, estimate: Estimate) -> tuple[str, str]:
+        """Code and words for a reference that cannot tell."""
+        if estimate.truncation[i] <= estimate.rounding[i]:
+            return "GC403", f"rounding: the objective's own noise is {self.sigma[i]:.1e}, too much for any step"
+        if abs(estimate.gap[i]) > 24 * self.sigma[i] / max(estimate.step, 1e-300):
+            return "GC402", "a kink: forward and backward differences do not meet"
+        return "GC404", "differences do not converge at any step"
+
+    def localised(self, i: int, name: str, evidence: Evidence) -> Evidence:
+        """Difference single entries (all of a small tensor, an even sample of a large one), then the worst one carefully."""
+        array = evidence.gradient.array
+        shape = self.session.arrays[name].shape
+        flat = np.zeros(int(np.prod(shape))) if array is None else np.asarray(array, dtype=np.float64).reshape(-1)
+        chosen = np.unique(np.linspace(0, flat.size - 1, min(ENTRIES, flat.size)).astype(int))
+        found = np.full(flat.size, np.nan)
+        if self.complex:
+            found[chosen] = self.source.derivatives([[(name, 1.0, {"entry": int(k)})] for k in chosen])[:, i]
+        else:
+            h = max(self.step, 2.0**-12) * self.scales[name]
+            values, _ = self.source.values([[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)])
+            found[chosen] = (values[0::2, i] - values[1::2, i]) / (2 * h)
+        error = np.abs(flat - found)
+        worst = int(np.nanargmax(error)) if np.isfinite(error).any() else int(chosen[0])
+        careful, bound = float(found[worst]), float(evidence.comparison.bound) if evidence.comparison else 0.0
+        if not self.complex:
+            enough = np.full(len(self.objectives), max(abs(float(flat[worst] - careful)) * self.scales[name] * 1e-3, 1e-300))
+            single = self.ladder(name, {"entry": worst}, self.step, enough)
+            careful, bound = float(single.value[i]) / self.scales[name], float(single.bound[i]) / self.scales[name]
+            evidence.notes["entry_ladder"] = single
+        found[worst] = careful
+        largest = float(np.nanmax(np.abs(found)))
+        absolute = abs(float(flat[worst]) - careful)
+        check = replace(
+            evidence.check,
+            worst=Worst(tuple(int(k) for k in np.unravel_index(worst, shape)), float(flat[worst]), careful),
+            max_abs_error=absolute,
+            max_rel_error=absolute / largest if largest else float("inf"),
+            error_bound=bound,
+            reference_norm=float(np.sqrt(np.nansum(found**2))) if chosen.size == flat.size else None,
+            forward_evaluations=evidence.check.forward_evaluations + (1 if self.complex else 2) * chosen.size,
+        )
+        evidence.check, evidence.entries = check, found.reshape(shape)
+        evidence.notes["examined"] = (int(chosen.size), int(flat.size))
+        return evidence
+
+    def verdict(
+        self,
+        i: int,
+        name: str,
+        verdict: Verdict,
+        codes: tuple[str, ...],
+        gradient: Gradient | None = None,
+        estimate: Estimate | None = None,
+        comparison: Comparison | None = None,
+        reason: str = "",
+    ) -> Evidence:
+        gradient = gradient or Gradient("ok")
+        array = gradient.array
+        check = Check(
+            self.backend,
+            self.objectives[i],
+            name,
+            verdict,
+            codes,
+            shape=tuple(self.session.arrays[name].shape),
+            dtype=str(self.session.arrays[name].dtype),
+            analytic_norm=None if array is None else float(np.linalg.norm(np.asarray(array, dtype=np.float64))),
+            max_abs_error=comparison.error if comparison else None,
+            max_rel_error=(comparison.error / comparison.scale if comparison.scale else 0.0) if comparison else None,
+            error_bound=comparison.bound if comparison else None,
+            detection_limit=comparison.detection_limit(self.scales[name]) if comparison and verdict is Verdict.PASS else None,
+            reference=(estimate.method + (" in float64" if self.twin else "")) if estimate else "",
+            forward_evaluations=0 if estimate is None else 1 if estimate.method == "complex step" else 4,
+            reason=reason or gradient.why,
+        )
+        return Evidence(check, gradient, comparison, estimate, i)
+
+    def key(self, *parts: object) -> int:
+        """A direction's key: the same for every backend of a case, another for every input and purpose."""
+        text = "\n".join(map(str, (self.case.seed, *parts)))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+
+
+def is_float(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f"
+
+
+def differs(one: NDArray[Any], other: NDArray[Any] | None, relative: float) -> bool:
+    """Whether two equal calls gave gradients that differ by more than re-ordered sums can explain."""
+    if other is None or one.shape != other.shape:
+        return True
+    with np.errstate(invalid="ignore"):
+        limit = relative * max(float(np.max(np.abs(one), initial=0.0)), 0.0)
+        return bool((np.abs(one - other) > limit).any() or (np.isfinite(one) != np.isfinite(other)).any())
+
+
+def tensor_scales(arrays: Arrays, names: list[str]) -> dict[str, float]:
+    """Root mean square of each input, the unit of its steps; an all-zero one takes the geometric mean of the others, or 1."""
+    rms = {n: float(np.sqrt(np.mean(np.square(arrays[n], dtype=np.float64)))) if arrays[n].size else 0.0 for n in names}
+    others = [r for r in rms.values() if r > 0 and np.isfinite(r)]
+    middle = float(np.exp(np.mean(np.log(others)))) if others else 1.0
+    return {n: r if r > 0 and np.isfinite(r) else middle for n, r in rms.items()}
+
+
+def narrower(one: Estimate, other: Estimate) -> Estimate:
+    """Per objective, the estimate with the smaller bound."""
+    better = other.bound < one.bound
+
+    def pick(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.where(better, b, a)
+
+    return Estimate(
+        pick(one.value, other.value),
+        pick(one.bound, other.bound),
+        pick(one.truncation, other.truncation),
+        pick(one.rounding, other.rounding),
+        other.step if better.any() else one.step,
+        one.ladder + other.ladder,
+        one.moved | other.moved,
+        pick(one.gap, other.gap),
+        one.method,
+    )
+
+
+def float64_twin(case: Case, arrays: Arrays) -> tuple[Case, Arrays]:
+    """The same case with every float input widened: what a float32 gradient is held against."""
+    inputs = tuple(replace(i, dtype="float64") if i.dtype == "float32" else i for i in case.inputs)
+    widened = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in arrays.items()}
+    return replace(case, dtype="float64", inputs=inputs), widened

@@ -1,0 +1,63 @@
+"""`gradcheck list` and `gradcheck lint`: what there is and whether it can be read, without running a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gradcheck.case_file import CaseFileError
+from gradcheck.catalog import load_backends
+from gradcheck.check import Settings, load_all, planned
+from gradcheck.configuration import case_paths, configuration
+from gradcheck.diagnosis.scene import relative
+
+Echo = Callable[[str], object]
+NO_CASE, PROBLEMS = 5, 2
+
+
+def cases(paths: tuple[Path, ...], folders: Sequence[Path], echo: Echo) -> int:
+    """One line per case: path, name, what it has. Returns the exit code."""
+    settings, chosen, catalog = prepared(paths, folders)
+    found, problems = load_all(chosen, settings, catalog)
+    for case in found:
+        backends = ", ".join(planned(case, settings, catalog).backends)
+        pairs = sum(len(o.wrt) for o in case.objectives)
+        echo(f"{relative(case.path)}  {case.name}: {case.steps} steps, {len(case.objectives)} objectives, {pairs} gradients, on {backends}")
+    for place in problems:
+        echo(str(place))
+    return PROBLEMS if problems else 0 if found else NO_CASE
+
+
+def backends(folders: Sequence[Path], echo: Echo) -> int:
+    """One line per backend: name, framework, rollout, where its interpreter comes from."""
+    from gradcheck.environments import examine
+
+    catalog = load_backends(folders)
+    python = configuration()[0].get("python", {})
+    for name, (backend, rollout) in catalog.items():
+        given = python.get(backend.name)
+        state = examine(backend, given=Path(given) if given else None, deep=False)
+        version = state.environment.framework_version if state.environment else ""
+        ready = "not built yet: built on first use" if state.environment is None else f"{state.kind}"
+        echo(f"{name:<16} {backend.framework} {version or backend.pins[0].partition('==')[2] if backend.pins else ''}, {rollout}; environment: {ready}")
+    return 0
+
+
+def lint(paths: tuple[Path, ...], folders: Sequence[Path], echo: Echo) -> int:
+    """Every problem of every case file. Returns the exit code."""
+    settings, chosen, catalog = prepared(paths, folders)
+    found, problems = load_all(chosen, settings, catalog)
+    for place in problems:
+        echo(str(place))
+    if not problems:
+        echo(f"{len(found)} case file{'s' * (len(found) != 1)} without problems")
+    return PROBLEMS if problems else 0 if found else NO_CASE
+
+
+def prepared(paths: tuple[Path, ...], folders: Sequence[Path]):  # type: ignore[no-untyped-def]
+    table, root = configuration()
+    settings = Settings(default_backends=tuple(table.get("backends", ())))
+    return settings, case_paths(paths, table, root), load_backends(folders)
+
+
+__all__ = ["CaseFileError", "backends", "cases", "lint"]

@@ -1,0 +1,96 @@
+"""One prepared model in a worker, as the numerics see it: values, complex-step derivatives and gradients at moved points."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._backends._worker import wire
+from gradcheck.model import Case, Gradient, Placement, Role
+from gradcheck.workers import Worker
+
+Move = dict[str, int]  # {"key": k} a random direction, with "low" and "high" a part of it; {"entry": i} one entry
+Point = Sequence[tuple[str, float, Move]]  # (input, coefficient, move): base inputs plus coefficient * direction
+Arrays = dict[str, NDArray[Any]]
+
+_handles = itertools.count()
+
+
+def description(case: Case, framework: str) -> dict[str, Any]:
+    """What a worker must know of a case, in builtins only. framework: selects the case's options."""
+
+    def kind(placement: Placement | None, role: Role) -> str:
+        if role is not Role.NOISE:
+            return str(role)
+        return {Placement.SEQUENCE: "sequence", Placement.NON_SEQUENCE: "shared", Placement.IN_STEP: "in_step"}[placement or Placement.SEQUENCE]
+
+    return {
+        "name": case.name,
+        "step_file": str(case.step_file),
+        "function": case.step_function,
+        "steps": case.steps,
+        "seed": case.seed,
+        "dtype": case.dtype,
+        "options": dict(case.options.get(framework, {})),
+        "inputs": [
+            {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind} for i in case.inputs
+        ],
+        "objectives": [
+            {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": list(o.wrt)} for o in case.objectives
+        ],
+    }
+
+
+class Session:
+    """A case prepared in a worker under one rollout. Counts what it costs: a batch of n points is n forward evaluations."""
+
+    def __init__(self, worker: Worker, case: Case, framework: str, rollout: str, arrays: Arrays) -> None:
+        self.worker, self.case, self.rollout = worker, case, rollout
+        self.arrays = arrays
+        self.handle = next(_handles)
+        self.evaluations = 0
+        facts = worker.call(
+            "prepare", handle=self.handle, case=description(case, framework), arrays=wire.pack(arrays), rollout=rollout
+        )
+        self.has_complex_step: bool = facts["complex_step"]
+        self._prepared_in = worker.starts
+
+    def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(objectives, magnitudes), each float64[points, objectives]."""
+        answer = self._call("values", points=[plain(point) for point in points])
+        self.evaluations += len(points)
+        both = wire.unpack(answer["arrays"])["values"]
+        return both[:, 0], both[:, 1]
+
+    def derivatives(self, directions: Sequence[Point]) -> NDArray[np.float64]:
+        """Complex-step derivatives along each direction: float64[directions, objectives]."""
+        answer = self._call("derivatives", directions_asked=[plain(point) for point in directions])
+        self.evaluations += len(directions)
+        return wire.unpack(answer["arrays"])["values"]
+
+    def gradients(self, point: Point = ()) -> dict[tuple[str, str], Gradient]:
+        """Every gradient that the case asks for, by (objective, input)."""
+        answer = self._call("gradients", point=plain(point))
+        arrays = wire.unpack(answer["arrays"])
+        return {(o, p): Gradient(status, arrays.get(f"{o}\n{p}"), why) for o, p, status, why in answer["answers"]}
+
+    def draws(self) -> Arrays:
+        """The noise drawn in the step, as sequences."""
+        return wire.unpack(self._call("draws")["arrays"])
+
+    def close(self) -> None:
+        """Let the worker forget the model, if it is still the process that knows it."""
+        if self.worker.alive and self.worker.starts == self._prepared_in:
+            self._call("drop")
+
+    def _call(self, operation: str, **job: Any) -> dict[str, Any]:
+        return self.worker.call(operation, handle=self.handle, **job)
+
+
+def plain(point: Point) -> list[list[Any]]:
+    """A point in builtins only, as the channel takes it."""
+    return [[name, float(coefficient), move] for name, coefficient, move in point]

@@ -1,0 +1,39 @@
+"""`gradcheck init`: a first case of one's own, copied from a shipped one."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from gradcheck.catalog import suggest
+from gradcheck.errors import UsageError
+
+
+def write(name: str, template: str) -> list[Path]:
+    """Write NAME.yaml and NAME.py. Raises UsageError if either exists, the name is none, or there is no such template."""
+    shipped = files("gradcheck._cases")
+    known = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
+    if template not in known:
+        raise UsageError(f"no shipped case '{template}'{suggest(template, known)}")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        raise UsageError(f"'{name}' cannot be a case's name", hint="letters, digits, - and _, as in my_model")
+    text = (shipped / f"{template}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^step:\s*([\w.-]+\.py):(\w+)", text, re.MULTILINE)
+    assert found, f"the shipped case {template} has no step"
+    module = name.replace("-", "_")
+    text = text.replace(found[0], f"step: {module}.py:{found[2]}")
+    text = re.sub(r"^name:.*$", f"name: {name}", text, count=1, flags=re.MULTILINE)
+    step = (shipped / found[1]).read_text(encoding="utf-8")
+    written = []
+    targets = [(Path(f"{name}.yaml"), text), (Path(f"{module}.py"), step)]
+    for path, _ in targets:
+        if path.exists():
+            raise UsageError(f"{path} exists already", hint="choose another name; nothing was written")
+    for path, content in targets:
+        try:
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}", context=str(error)) from error
+        written.append(path)
+    return written
