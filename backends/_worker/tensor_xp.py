@@ -57,7 +57,7 @@ def namespace(tensor_module, framework_module, dtype):
 
 
 def install_operators(tensor_module):
-    """Give symbolic variables what NumPy arrays can and the framework lacks: x @ y, y @ x, +x, and x[:, None] of a matrix.
+    """Give symbolic variables what NumPy arrays can and the framework lacks: x @ y, +x, and x[:, None] of a matrix.
 
     Theano takes a new axis only where every axis is indexed, x[:, None, :]; such an index is completed by an Ellipsis.
     """

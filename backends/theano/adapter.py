@@ -58,10 +58,10 @@ class Model:
         self.reverse = None
 
     def compile(self, outputs):
-        """No `updates`: the generators' shared state is never advanced, so every call starts from the same one."""
+        """No updates, not even a generator's default one: its shared state never advances, so every call starts from the same."""
         import theano
 
-        return theano.function(list(self.inputs.values()), outputs, on_unused_input="ignore")
+        return theano.function(list(self.inputs.values()), outputs, on_unused_input="ignore", no_default_updates=True)
 
     def call(self, function, arrays):
         return function(*[arrays[name] for name in self.inputs])

@@ -52,18 +52,19 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
         for result in scene.results:
             for evidence in result.checks:
                 evidence.check = replace(evidence.check, expected=is_expected(scene.case, evidence.check))
-    found = [part for claim in claims for part in told_apart(claim)]
+    found = [part for claim in claims for part in told_apart(scene.case, claim)]
     if use_expect:
         found.extend(expectation_gone(scene))
     return sorted(found, key=lambda f: f.expected)
 
 
-def told_apart(claim: Claim) -> Iterable[Finding]:
+def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:
     """One finding for the unexpected checks of a claim and one for the expected ones."""
     for expected in (False, True):
         part = [e for e in claim.checks if e.check.expected is expected]
         if part:
-            yield replace(claim.describe(part), expected=expected)
+            found = replace(claim.describe(part), expected=expected)
+            yield replace(found, numbers=(*found.numbers, ("expected", why_expected(case, part)))) if expected else found
 
 
 def add_cause(evidence: Evidence, code: str) -> None:
@@ -78,6 +79,12 @@ def is_advice(code: str) -> bool:
 
 def is_expected(case: Case, check: Check) -> bool:
     return bool(check.codes) and any(matches(entry, check) and says(entry, check) for entry in case.expect)
+
+
+def why_expected(case: Case, part: Iterable[Evidence]) -> str:
+    """The reasons that the case gives for these checks."""
+    reasons = [entry.reason for e in part for entry in case.expect if matches(entry, e.check) and says(entry, e.check)]
+    return "; ".join(dict.fromkeys(reasons))
 
 
 def matches(entry: Expectation, check: Check) -> bool:

@@ -102,8 +102,7 @@ def balanced_step(estimate: Estimate, wanted: NDArray[np.bool_] | None = None) -
     usable = np.isfinite(truncation)
     if not usable.any():
         return estimate.step / 16
-    tiny = np.finfo(float).tiny
-    factors = (rounding[usable] / np.maximum(4 * truncation[usable], tiny)) ** 0.2
+    factors = (rounding[usable] / np.maximum(4 * truncation[usable], 1e-12 * rounding[usable] + np.finfo(float).tiny)) ** 0.2
     return float(np.clip(estimate.step * factors.min(), SMALLEST_STEP, LARGEST_STEP))
 
 
