@@ -64,14 +64,19 @@ def run(
     command: str = "",
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Check all cases below the paths. Raises UsageError for a selection that makes no sense; everything else is in the report."""
+    """Check all cases below the paths. Raises UsageError for a senseless selection; everything else is in the report."""
     started, clock = datetime.now(UTC), time.monotonic()
     catalog = load_backends(settings.extra_backends)
     check_names(settings, catalog)
     cases, problems = load_all(paths, settings, catalog)
     plans = [plan for case in cases if (plan := planned(case, settings, catalog)).backends]
     crew = Crew(
-        catalog, given=settings.python, offline=settings.offline, limits=settings.limits, jobs=settings.jobs, progress=progress
+        catalog,
+        given=settings.python,
+        offline=settings.offline,
+        limits=settings.limits,
+        jobs=settings.jobs,
+        progress=progress,
     )
     reports: list[CaseReport] = []
     with crew:
@@ -106,7 +111,10 @@ def check_names(settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) 
     frameworks = {backend.name for backend, _ in catalog.values()}
     for name in settings.python:
         if name not in frameworks:
-            raise UsageError(f"--python: unknown framework '{name}'{suggest(name, sorted(frameworks))}", hint="gradcheck list backends")
+            raise UsageError(
+                f"--python: unknown framework '{name}'{suggest(name, sorted(frameworks))}",
+                hint="gradcheck list backends",
+            )
 
 
 def load_all(
@@ -215,7 +223,16 @@ def outcome(case: Case, name: str, future: Future[BackendEvidence]) -> BackendEv
         shapes = {i.name: i for i in case.inputs}
         checks = [
             Evidence(
-                Check(name, o.name, p, Verdict.NOT_RUN, (error.code,), shape=shapes[p].shape, dtype=shapes[p].dtype, reason=error.message),
+                Check(
+                    name,
+                    o.name,
+                    p,
+                    Verdict.NOT_RUN,
+                    (error.code,),
+                    shape=shapes[p].shape,
+                    dtype=shapes[p].dtype,
+                    reason=error.message,
+                ),
                 Gradient("refused"),
             )
             for o in case.objectives
@@ -246,14 +263,18 @@ def is_failing(report: CaseReport) -> bool:
     return any(f.severity is Severity.ERROR and not f.expected for f in report.findings)
 
 
-def exit_code(plans: Sequence[Plan], reports: Sequence[CaseReport], problems: Sequence[Place], settings: Settings) -> int:
+def exit_code(
+    plans: Sequence[Plan], reports: Sequence[CaseReport], problems: Sequence[Place], settings: Settings
+) -> int:
     """0, 1, 2, 3 or 5 as the contract says; 2 before 1 before 3 before 5."""
     if problems:
         return 2
     if not reports:
         return 5
     checks = [(plan, c) for plan, report in zip(plans, reports, strict=False) for c in report.checks if not c.expected]
-    if any(c.failing for _, c in checks if not advice_only(c)) or any(f.code == "GC801" for r in reports for f in r.findings):
+    if any(c.failing for _, c in checks if not advice_only(c)) or any(
+        f.code == "GC801" for r in reports for f in r.findings
+    ):
         return 1
     missing = [(plan, c) for plan, c in checks if c.verdict is Verdict.NOT_RUN]
     something_ran = any(c.verdict is not Verdict.NOT_RUN for _, c in checks)
@@ -292,7 +313,9 @@ def rerun(reports: Sequence[CaseReport]) -> str:
     failing = [r for r in reports if is_failing(r)]
     if not failing:
         return ""
-    backends = dict.fromkeys(b for r in failing for f in r.findings if f.severity is Severity.ERROR and not f.expected for b in f.backends)
+    backends = dict.fromkeys(
+        b for r in failing for f in r.findings if f.severity is Severity.ERROR and not f.expected for b in f.backends
+    )
     paths = dict.fromkeys(r.path for r in failing)
     return " ".join(["gradcheck run", *paths, *(f"-b {name}" for name in backends)])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from gradcheck import __version__
-from gradcheck.errors import GradcheckError, UsageError
+from gradcheck.errors import GradcheckError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +42,8 @@ class Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
         except Exception:
-            click.echo(f"error: internal error in gradcheck; the traceback is in {log_traceback()}\nhelp: please report it with that file", err=True)
+            click.echo(f"error: internal error in gradcheck; the traceback is in {log_traceback()}", err=True)
+            click.echo("help: please report it with that file", err=True)
             status = INTERNAL
         flush_and_exit(status if isinstance(status, int) else 0)
 
@@ -110,29 +111,75 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 )
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-b", "--backend", "backends", multiple=True, metavar="NAME", help="Only this backend (repeatable).")
-@click.option("-k", "expression", default="", metavar="EXPR", help="Only cases whose name matches: words, and, or, not.")
+@click.option(
+    "-k", "expression", default="", metavar="EXPR", help="Only cases whose name matches: words, and, or, not."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Use this seed instead of each case's own.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance on top of the reference's error bound.")
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance on top of the reference's error bound.")
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Workers busy at a time (default: one per framework).")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit for one job of a worker (default: 300).")
-@click.option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB", help="Limit of each worker's resident memory.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Limit for one job of a worker (default: 300).",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="Limit of each worker's resident memory.",
+)
 @click.option("-x", "--fail-fast", is_flag=True, help="Stop after the first case with an unexpected error.")
 @click.option("--strict", is_flag=True, help="Exit 3 also for inconclusive checks and for missing default backends.")
 @click.option("--no-expect", is_flag=True, help="Treat every finding as unexpected.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the JSON report to FILE, or to standard output for '-'.")
+@click.option(
+    "--json", "json_file", metavar="FILE", help="Write the JSON report to FILE, or to standard output for '-'."
+)
 @click.option("--junit", "junit_file", metavar="FILE", type=click.Path(dir_okay=False), help="Write a JUnit report.")
-@click.option("--format", "format_name", type=click.Choice(["text", "json", "github"]), default="text", show_default=True, help="What to print.")
-@click.option("--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Run a backend in this interpreter.")
-@click.option("--backends", "folders", multiple=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Look for further backends here.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="What to print.",
+)
+@click.option(
+    "--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Run a backend in this interpreter."
+)
+@click.option(
+    "--backends",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Look for further backends here.",
+)
 @click.option("--offline", is_flag=True, help="Do not use the network to build environments.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True, help="Colours in the report.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours in the report.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only what fails, and the summary.")
 @click.option("-v", "--verbose", count=True, help="More: detection limits, expected findings in full.")
-def run(paths: tuple[Path, ...], json_file: str | None, junit_file: str | None, format_name: str, color: str, quiet: bool, verbose: int, **options: Any) -> None:
+def run(
+    paths: tuple[Path, ...],
+    json_file: str | None,
+    junit_file: str | None,
+    format_name: str,
+    color: str,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
     """Check the gradients of the cases in PATHS (files or folders; default: cases/).
 
-    Exit codes: 0 as expected, 1 unexpected findings, 2 usage or case file, 3 not judged, 4 internal error, 5 no case, 130 interrupted.
+    Exit codes: 0 as expected, 1 unexpected findings, 2 usage or case file, 3 not judged, 4 internal error, 5 no case,
+    130 interrupted.
     """
     from gradcheck.check import run as run_cases
     from gradcheck.configuration import settings_from
@@ -175,7 +222,7 @@ def console(color: str) -> Console:
     return Console(force_terminal=forced, no_color=plain, width=width, highlight=False, soft_wrap=False)
 
 
-class progress_lines:  # noqa: N801 -- used like a function
+class progress_lines:
     """A status line on a terminal's stderr while workers work; nothing where stderr is no terminal, but for builds."""
 
     def __init__(self, quiet: bool) -> None:
@@ -207,7 +254,14 @@ class progress_lines:  # noqa: N801 -- used like a function
 @main.command("list", epilog=epilog("gradcheck list", "gradcheck list cases examples/", "gradcheck list backends"))
 @click.argument("what", type=click.Choice(["cases", "backends"]), default="cases")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--backends", "folders", multiple=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Look for further backends here.")
+@click.option(
+    "--backends",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Look for further backends here.",
+)
 def list_command(what: str, paths: tuple[Path, ...], folders: tuple[Path, ...]) -> None:
     """List the cases in PATHS, or the backends."""
     from gradcheck import listing
@@ -236,13 +290,28 @@ def explain(code: str | None) -> None:
         click.echo(text.rstrip())
 
 
-@main.command(epilog=epilog("gradcheck doctor", "gradcheck doctor theano --rebuild", "gradcheck doctor jax --python jax=~/envs/jax/bin/python"))
+@main.command(
+    epilog=epilog(
+        "gradcheck doctor",
+        "gradcheck doctor theano --rebuild",
+        "gradcheck doctor jax --python jax=~/envs/jax/bin/python",
+    )
+)
 @click.argument("backend", required=False)
 @click.option("--rebuild", is_flag=True, help="Remove the isolated environment and build it anew.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Examine this interpreter.")
-@click.option("--backends", "folders", multiple=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Look for further backends here.")
-def doctor(backend: str | None, rebuild: bool, offline: bool, python: dict[str, Path], folders: tuple[Path, ...]) -> None:
+@click.option(
+    "--backends",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Look for further backends here.",
+)
+def doctor(
+    backend: str | None, rebuild: bool, offline: bool, python: dict[str, Path], folders: tuple[Path, ...]
+) -> None:
     """Examine the interpreters that backends run in; build or repair what is missing.
 
     Exit codes: 0 healthy, 2 usage, 3 a backend cannot run.
@@ -255,7 +324,14 @@ def doctor(backend: str | None, rebuild: bool, offline: bool, python: dict[str, 
 
 @main.command(epilog=epilog("gradcheck lint", "gradcheck lint cases/rnn_vae.yaml"))
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--backends", "folders", multiple=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Look for further backends here.")
+@click.option(
+    "--backends",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Look for further backends here.",
+)
 def lint(paths: tuple[Path, ...], folders: tuple[Path, ...]) -> None:
     """Check case files without running a step. Exit codes: 0 clean, 2 problems, 5 no case."""
     from gradcheck import listing

@@ -13,7 +13,16 @@ from gradcheck.errors import UsageError
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
-KEYS = {"backends": list, "cases": list, "python": dict, "timeout": (int, float), "memory": (int, float), "jobs": int, "strict": bool, "backend_folders": list}
+KEYS: dict[str, Any] = {
+    "backends": list,
+    "cases": list,
+    "python": dict,
+    "timeout": (int, float),
+    "memory": (int, float),
+    "jobs": int,
+    "strict": bool,
+    "backend_folders": list,
+}
 
 
 def configuration(start: Path | None = None) -> tuple[dict[str, Any], Path]:
@@ -31,19 +40,27 @@ def configuration(start: Path | None = None) -> tuple[dict[str, Any], Path]:
             if key not in KEYS:
                 raise UsageError(f"{path}: [tool.gradcheck] has no key '{key}'{suggest(key, KEYS)}")
             if not isinstance(value, KEYS[key]) or (KEYS[key] is not bool and isinstance(value, bool)):
-                raise UsageError(f"{path}: [tool.gradcheck] {key} has the wrong type", hint=f"it takes a {type_name(KEYS[key])}")
+                raise UsageError(
+                    f"{path}: [tool.gradcheck] {key} has the wrong type", hint=f"it takes a {type_name(KEYS[key])}"
+                )
         return table, folder
     return {}, here
 
 
 def type_name(kind: Any) -> str:
-    return "number" if isinstance(kind, tuple) else {list: "list", dict: "table", int: "whole number", bool: "true or false"}[kind]
+    return (
+        "number"
+        if isinstance(kind, tuple)
+        else {list: "list", dict: "table", int: "whole number", bool: "true or false"}[kind]
+    )
 
 
 def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[Settings, list[Path]]:
     """The command line first, then the configuration, then the defaults."""
     table, folder = configuration()
-    python = {name: folder / Path(path).expanduser() for name, path in table.get("python", {}).items()} | dict(options["python"])
+    python = {name: folder / Path(path).expanduser() for name, path in table.get("python", {}).items()} | dict(
+        options["python"]
+    )
     default_timeout = float(table.get("timeout", 300.0))
     memory = options["memory"] or table.get("memory")
     settings = Settings(

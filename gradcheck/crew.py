@@ -129,10 +129,16 @@ class Crew:
         facts: dict[str, Any] = {}
         kind = ""
         for (lane_name, _), lane in self._lanes.items():
-            if lane_name == backend.name and lane.worker.facts:
+            if lane_name == backend.name and lane.worker.facts and lane.worker.environment:
                 facts, kind = lane.worker.facts, lane.worker.environment.kind
         return BackendReport(
-            name, backend.framework, facts.get("framework_version", ""), facts.get("python", ""), kind, tally.seconds, tally.evaluations
+            name,
+            backend.framework,
+            facts.get("framework_version", ""),
+            facts.get("python", ""),
+            kind,
+            tally.seconds,
+            tally.evaluations,
         )
 
     def _lane(self, case: Case, backend: Backend) -> Lane:
@@ -153,7 +159,11 @@ class Crew:
             with self._guard:
                 if backend.name not in self._environments:
                     self._environments[backend.name] = self._builders.submit(
-                        resolve, backend, given=self._given.get(backend.name), offline=self._offline, progress=self._progress
+                        resolve,
+                        backend,
+                        given=self._given.get(backend.name),
+                        offline=self._offline,
+                        progress=self._progress,
                     )
             lane.worker.environment = self._environments[backend.name].result()
 

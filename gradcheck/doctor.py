@@ -10,7 +10,7 @@ from gradcheck.configuration import configuration
 from gradcheck.environments import Examination, examine, resolve
 from gradcheck.errors import BackendError, UsageError
 
-Echo = Callable[[str], object]
+Echo = Callable[[str], None]
 BROKEN = 3
 
 
@@ -53,7 +53,9 @@ def show(backend: Backend, state: Examination, echo: Echo) -> None:
     echo(f"{backend.name}: {'broken' if state.problem else 'healthy'}  ({', '.join(backend.rollouts)})")
     if state.environment:
         versions = ", ".join(f"{n} {v}" for n, v in state.environment.versions.items())
-        echo(f"  interpreter  {state.environment.python}  (Python {state.environment.python_version}, {state.kind}: {state.why})")
+        echo(
+            f"  interpreter  {state.environment.python}  (Python {state.environment.python_version}, {state.kind}: {state.why})"
+        )
         echo(f"  versions     {versions}")
     if state.problem:
         echo(f"  problem      {state.problem}")

@@ -1,4 +1,4 @@
-"""One case on one backend: gradients held against references of the same backend's own forward. Returns evidence, judged one by one."""
+"""One case on one backend: gradients held against references of the same backend's own forward."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BackendEvidence:
 
 
 class Examination:
-    """The examination of one prepared case. `twin`: the same case in float64, a better reference for float32 gradients, or None."""
+    """The examination of one prepared case. twin: the same case in float64, a better reference for float32, or None."""
 
     def __init__(self, backend: str, session: Session, twin: Session | None, rtol: float | None, atol: float) -> None:
         self.backend, self.session, self.case = backend, session, session.case
@@ -90,7 +90,7 @@ class Examination:
     # -- what all probes share -------------------------------------------------------------------------------------
 
     def survey(self) -> bool:
-        """Base values (twice: do they repeat?), the noise of each objective and the step to begin with. False if all are not finite."""
+        """Base values (twice: do they repeat?), their noise, and the step to begin with. False if none is finite."""
         joint = [(name, self.scales[name], {"key": self.key("joint", name)}) for name in self.names]
 
         def along(t: float) -> Point:
@@ -119,10 +119,12 @@ class Examination:
         return True
 
     def complex_step_holds(self, along: Point) -> bool:
-        """Hold complex step against one difference along the joint direction: it is silently wrong where the forward is not analytic."""
+        """Hold complex step against one difference: it is silently wrong where the forward is not analytic."""
         self.joint_complex = self.source.derivatives([along])[0]
         error = np.abs(self.joint_complex - self.pilot.value)
-        return bool((error[self.finite] <= self.pilot.bound[self.finite] + 1e-12 * np.abs(self.pilot.value[self.finite])).all())
+        return bool(
+            (error[self.finite] <= self.pilot.bound[self.finite] + 1e-12 * np.abs(self.pilot.value[self.finite])).all()
+        )
 
     def take_gradients(self) -> None:
         """The analytic gradients, twice; and for float32 how far rounding alone moves them."""
@@ -142,7 +144,7 @@ class Examination:
     # -- one probe -------------------------------------------------------------------------------------------------
 
     def probe(self, name: str, step: float, salt: str = "probe") -> Estimate:
-        """Directional derivatives of all objectives along a random direction of one input, steps adapted until the bound suffices."""
+        """Directional derivatives along a random direction of one input, steps adapted until the bound suffices."""
         move = {"key": self.key(salt, name)}
         if self.complex:
             value = self.source.derivatives([[(name, self.scales[name], move)]])[0]
@@ -153,15 +155,21 @@ class Examination:
             return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")
         return self.ladder(name, move, step, self.enough(name, move))
 
-    def ladder(self, name: str, move: dict[str, int], step: float, enough: NDArray[np.float64], scale: float | None = None) -> Estimate:
-        """Central differences at several steps along one direction; per objective the estimate with the smallest bound is kept."""
+    def ladder(
+        self, name: str, move: dict[str, int], step: float, enough: NDArray[np.float64], scale: float | None = None
+    ) -> Estimate:
+        """Central differences at several steps along one direction; per objective the smallest bound is kept."""
         scale = self.scales[name] if scale is None else scale
         best: Estimate | None = None
         for attempt in range(TRIES):
             values, _ = self.source.values([[(name, scale * step * rung, move)] for rung in reference.LADDER])
             estimate = reference.extrapolate(self.base, values, step, self.sigma)
             best = estimate if best is None else narrower(best, estimate)
-            wanted = self.finite & (best.bound > enough) & ~(np.isfinite(best.truncation) & (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough))
+            wanted = (
+                self.finite
+                & (best.bound > enough)
+                & ~(np.isfinite(best.truncation) & (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough))
+            )
             if not wanted.any():
                 break
             following = reference.next_step(estimate, wanted, attempt)
@@ -188,13 +196,15 @@ class Examination:
         return total * self.scales[name], norm * self.scales[name], size * self.scales[name]
 
     def size(self, i: int, name: str, move: dict[str, int]) -> float:
-        """The size errors are relative to: the gradient's own along the probe, or a millionth of the objective's largest if that is tiny."""
+        """What errors are relative to: the gradient along the probe, or a millionth of the objective's largest one."""
         own = self.along(i, name, move)[1]
         return max(own, 1e-6 * self.largest(i))
 
     def largest(self, i: int) -> float:
         """The objective's largest gradient along a probe, over its inputs; infinities and NaN apart."""
-        sizes = [self.along(i, n, {"key": self.key("probe", n)})[1] for n in self.case.objectives[i].wrt if n in self.names]
+        sizes = [
+            self.along(i, n, {"key": self.key("probe", n)})[1] for n in self.case.objectives[i].wrt if n in self.names
+        ]
         return max([s for s in sizes if np.isfinite(s)], default=0.0)
 
     # -- judging ---------------------------------------------------------------------------------------------------
@@ -206,12 +216,17 @@ class Examination:
         if not self.repeats[i]:
             return self.verdict(i, name, Verdict.NONDETERMINISTIC, ("GC501",), gradient)
         if name not in self.names:
-            return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, reason="an integer input has no derivative")
+            return self.verdict(
+                i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, reason="an integer input has no derivative"
+            )
         if gradient.status in ("null", "refused"):
             code = "GC105" if gradient.status == "refused" else "GC101" if self.null_by_draw(gradient) else "GC102"
             return self.verdict(i, name, Verdict.NULL, (code,), gradient, estimate=self.estimates[name])
         if gradient.array is not None and gradient.array.shape != self.session.arrays[name].shape:
-            raise BackendError(f"the gradient of {name} has shape {gradient.array.shape}, not {self.session.arrays[name].shape}", code="GC905")
+            raise BackendError(
+                f"the gradient of {name} has shape {gradient.array.shape}, not {self.session.arrays[name].shape}",
+                code="GC905",
+            )
         if gradient.array is not None and not np.isfinite(gradient.array).all():
             return self.verdict(i, name, Verdict.NONFINITE, ("GC301",), gradient, estimate=self.estimates[name])
         if (self.objectives[i], name) in self.unstable:
@@ -223,7 +238,9 @@ class Examination:
 
     def null_by_draw(self, gradient: Gradient) -> bool:
         """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
-        return self.case.draws_in_step and self.session.rollout == "scan" and "No gradient defined for" not in gradient.why
+        return (
+            self.case.draws_in_step and self.session.rollout == "scan" and "No gradient defined for" not in gradient.why
+        )
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""
@@ -232,9 +249,13 @@ class Examination:
         disconnected = gradient.status == "disconnected"
         if (far[:, i] != self.base[i]).any():
             reason = "the objective does not move for small steps but jumps for larger ones"
-            return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, estimate=self.estimates[name], reason=reason)
+            return self.verdict(
+                i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, estimate=self.estimates[name], reason=reason
+            )
         verdict = Verdict.DISCONNECTED if disconnected else Verdict.PASS
-        return self.verdict(i, name, verdict, ("GC104",), gradient, estimate=self.estimates[name], comparison=compare(0, 0, 0, 0, 0))
+        return self.verdict(
+            i, name, verdict, ("GC104",), gradient, estimate=self.estimates[name], comparison=compare(0, 0, 0, 0, 0)
+        )
 
     def compared(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Hold the gradient against the reference; a mismatch must show again along a fresh direction with a smaller step."""
@@ -254,7 +275,13 @@ class Examination:
                 return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC402",), gradient, estimate, comparison, reason)
             disconnected = gradient.array is None
             found = self.verdict(
-                i, name, Verdict.DISCONNECTED if disconnected else Verdict.MISMATCH, ("GC103" if disconnected else "GC201",), gradient, estimate, comparison
+                i,
+                name,
+                Verdict.DISCONNECTED if disconnected else Verdict.MISMATCH,
+                ("GC103" if disconnected else "GC201",),
+                gradient,
+                estimate,
+                comparison,
             )
             return self.localised(i, name, found)
         if comparison.verdict is Verdict.INCONCLUSIVE:
@@ -295,13 +322,17 @@ class Examination:
             found[chosen] = self.source.derivatives([[(name, 1.0, {"entry": int(k)})] for k in chosen])[:, i]
         else:
             h = max(self.step, 2.0**-12) * self.scales[name]
-            values, _ = self.source.values([[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)])
+            values, _ = self.source.values(
+                [[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)]
+            )
             found[chosen] = (values[0::2, i] - values[1::2, i]) / (2 * h)
         error = np.abs(flat - found)
         worst = int(np.nanargmax(error)) if np.isfinite(error).any() else int(chosen[0])
         careful, bound = float(found[worst]), float(evidence.comparison.bound) if evidence.comparison else 0.0
         if not self.complex:
-            enough = np.full(len(self.objectives), max(abs(float(flat[worst] - careful)) * self.scales[name] * 1e-3, 1e-300))
+            enough = np.full(
+                len(self.objectives), max(abs(float(flat[worst] - careful)) * self.scales[name] * 1e-3, 1e-300)
+            )
             single = self.ladder(name, {"entry": worst}, self.step, enough)
             careful, bound = float(single.value[i]) / self.scales[name], float(single.bound[i]) / self.scales[name]
             evidence.notes["entry_ladder"] = single
@@ -346,7 +377,9 @@ class Examination:
             max_abs_error=comparison.error if comparison else None,
             max_rel_error=(comparison.error / comparison.scale if comparison.scale else 0.0) if comparison else None,
             error_bound=comparison.bound if comparison else None,
-            detection_limit=comparison.detection_limit(self.scales[name]) if comparison and verdict is Verdict.PASS else None,
+            detection_limit=comparison.detection_limit(self.scales[name])
+            if comparison and verdict is Verdict.PASS
+            else None,
             reference=(estimate.method + (" in float64" if self.twin else "")) if estimate else "",
             forward_evaluations=0 if estimate is None else 1 if estimate.method == "complex step" else 4,
             reason=reason or gradient.why,

@@ -1,4 +1,4 @@
-"""What only several backends together can tell: who disagrees on the forward value, and whether a scan differs from its unroll."""
+"""What only several backends can tell: who disagrees on the forward value, and whether a scan differs from its unroll."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def attach_unrolled(result: BackendEvidence, results: Sequence[BackendEvidence],
     if result.rollout != "scan":
         return
     for other in results:
-        if other.rollout == "unroll" and framework_of[other.backend] == framework_of[result.backend] and not other.error:
+        if (
+            other.rollout == "unroll"
+            and framework_of[other.backend] == framework_of[result.backend]
+            and not other.error
+        ):
             by_pair = {(e.check.objective, e.check.parameter): e for e in other.checks}
             for evidence in result.checks:
                 twin = by_pair.get((evidence.check.objective, evidence.check.parameter))
@@ -43,7 +47,11 @@ def scan_against_unroll(evidence: Evidence, dtype: str) -> None:
     """GC208 beside GC201 where the unrolled gradient of the same framework is right and the scan's is another."""
     if evidence.check.verdict is Verdict.MISMATCH and evidence.unrolled_passes and evidence.unrolled is not None:
         here, there = evidence.gradient.array, evidence.unrolled.array
-        if here is not None and there is not None and np.abs(here - there).max() > GRADIENT_RTOL[dtype] * np.abs(there).max():
+        if (
+            here is not None
+            and there is not None
+            and np.abs(here - there).max() > GRADIENT_RTOL[dtype] * np.abs(there).max()
+        ):
             evidence.notes["unrolled_error"] = float(np.abs(here - there).max())
             add_code(evidence, "GC208")
 
@@ -69,7 +77,9 @@ def forward_agreement(case: Case, results: Sequence[BackendEvidence]) -> None:
             for evidence in result.checks:
                 if evidence.check.objective == objective.name:
                     evidence.notes["forward"] = (float(value), float(majority), known, size)
-                    evidence.check = replace(evidence.check, verdict=worse(evidence.check.verdict), codes=(*evidence.check.codes, "GC601"))
+                    evidence.check = replace(
+                        evidence.check, verdict=worse(evidence.check.verdict), codes=(*evidence.check.codes, "GC601")
+                    )
 
 
 def gradient_agreement(case: Case, results: Sequence[BackendEvidence]) -> None:
@@ -92,8 +102,12 @@ def gradient_agreement(case: Case, results: Sequence[BackendEvidence]) -> None:
             evidence = group[worst]
             evidence.notes["consensus"] = (errors[worst], len(group))
             evidence.check = replace(
-                evidence.check, verdict=Verdict.MISMATCH, codes=("GC201",), max_abs_error=errors[worst],
-                max_rel_error=errors[worst] / float(np.abs(middle).max()), detection_limit=None,
+                evidence.check,
+                verdict=Verdict.MISMATCH,
+                codes=("GC201",),
+                max_abs_error=errors[worst],
+                max_rel_error=errors[worst] / float(np.abs(middle).max()),
+                detection_limit=None,
             )
 
 

@@ -11,7 +11,7 @@ from gradcheck.check import Settings, load_all, planned
 from gradcheck.configuration import case_paths, configuration
 from gradcheck.diagnosis.scene import relative
 
-Echo = Callable[[str], object]
+Echo = Callable[[str], None]
 NO_CASE, PROBLEMS = 5, 2
 
 
@@ -22,7 +22,8 @@ def cases(paths: tuple[Path, ...], folders: Sequence[Path], echo: Echo) -> int:
     for case in found:
         backends = ", ".join(planned(case, settings, catalog).backends)
         pairs = sum(len(o.wrt) for o in case.objectives)
-        echo(f"{relative(case.path)}  {case.name}: {case.steps} steps, {len(case.objectives)} objectives, {pairs} gradients, on {backends}")
+        what = f"{case.steps} steps, {len(case.objectives)} objectives, {pairs} gradients"
+        echo(f"{relative(case.path)}  {case.name}: {what}, on {backends}")
     for place in problems:
         echo(str(place))
     return PROBLEMS if problems else 0 if found else NO_CASE
@@ -38,8 +39,8 @@ def backends(folders: Sequence[Path], echo: Echo) -> int:
         given = python.get(backend.name)
         state = examine(backend, given=Path(given) if given else None, deep=False)
         version = state.environment.framework_version if state.environment else ""
-        ready = "not built yet: built on first use" if state.environment is None else f"{state.kind}"
-        echo(f"{name:<16} {backend.framework} {version or backend.pins[0].partition('==')[2] if backend.pins else ''}, {rollout}; environment: {ready}")
+        ready = state.kind if state.environment else "not built yet, built on first use"
+        echo(f"{name:<16} {rollout:<7} {backend.framework} {version or backend.requires[0]}  ({ready})")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The words of gradcheck as data: Case, Check, Finding, Report. Frozen, free of behaviour beyond look-ups, imports nothing heavy."""
+"""The words of gradcheck as data: Case, Check, Finding, Report. Frozen, no behaviour beyond look-ups, nothing heavy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class Verdict(StrEnum):
     NOT_RUN = "not_run"
 
 
-FAILING = frozenset(
-    {Verdict.NULL, Verdict.DISCONNECTED, Verdict.NONFINITE, Verdict.MISMATCH, Verdict.NONDETERMINISTIC}
-)
+FAILING = frozenset({Verdict.NULL, Verdict.DISCONNECTED, Verdict.NONFINITE, Verdict.MISMATCH, Verdict.NONDETERMINISTIC})
 
 
 class Severity(StrEnum):
@@ -207,8 +205,9 @@ class Blame:
 class Finding:
     """A diagnosis, grouping the checks that share one cause.
 
-    numbers: (label, text) lines such as ("analytic", "-0.6395   at [0, 0]"). because: what was observed (starts with "likely"
-    where it was not). proof: the run that proves it, or "". help: what to change. note: what is not wrong. whose: who owns the defect.
+    numbers: (label, text) lines such as ("analytic", "-0.6395   at [0, 0]"). because: what was observed (with "likely"
+    where it was not). proof: the run that proves it, or "". help: what to change. note: what is not wrong. whose: who
+    owns the defect.
     Multi-line slots hold newlines.
     """
 

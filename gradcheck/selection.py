@@ -27,13 +27,17 @@ class Selection:
         return self._holds(self._parsed(), text)
 
     def _parsed(self) -> ast.expr:
-        words = re.sub(r"[^\s()]+", lambda m: m[0] if m[0] in ("and", "or", "not") else repr(m[0].lower()), self.expression)
+        words = re.sub(
+            r"[^\s()]+", lambda m: m[0] if m[0] in ("and", "or", "not") else repr(m[0].lower()), self.expression
+        )
         try:
             tree = ast.parse(words, mode="eval").body
         except SyntaxError:
             tree = None
         if tree is None or any(not isinstance(n, KNOWN) for n in ast.walk(tree)):
-            raise UsageError(f"-k: cannot read '{self.expression}'", hint='words with and, or, not: -k "rnn and not float32"')
+            raise UsageError(
+                f"-k: cannot read '{self.expression}'", hint='words with and, or, not: -k "rnn and not float32"'
+            )
         return tree
 
     def _holds(self, node: ast.expr, text: str) -> bool:
@@ -43,7 +47,7 @@ class Selection:
         if isinstance(node, ast.UnaryOp):
             return not self._holds(node.operand, text)
         assert isinstance(node, ast.Constant)
-        return node.value in text
+        return str(node.value) in text
 
 
 KNOWN = (ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Constant, ast.Load)

@@ -26,7 +26,9 @@ def description(case: Case, framework: str) -> dict[str, Any]:
     def kind(placement: Placement | None, role: Role) -> str:
         if role is not Role.NOISE:
             return str(role)
-        return {Placement.SEQUENCE: "sequence", Placement.NON_SEQUENCE: "shared", Placement.IN_STEP: "in_step"}[placement or Placement.SEQUENCE]
+        return {Placement.SEQUENCE: "sequence", Placement.NON_SEQUENCE: "shared", Placement.IN_STEP: "in_step"}[
+            placement or Placement.SEQUENCE
+        ]
 
     return {
         "name": case.name,
@@ -37,7 +39,8 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "dtype": case.dtype,
         "options": dict(case.options.get(framework, {})),
         "inputs": [
-            {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind} for i in case.inputs
+            {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}
+            for i in case.inputs
         ],
         "objectives": [
             {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": list(o.wrt)} for o in case.objectives
@@ -63,14 +66,15 @@ class Session:
         """(objectives, magnitudes), each float64[points, objectives]."""
         answer = self._call("values", points=[plain(point) for point in points])
         self.evaluations += len(points)
-        both = wire.unpack(answer["arrays"])["values"]
+        both: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
         return both[:, 0], both[:, 1]
 
     def derivatives(self, directions: Sequence[Point]) -> NDArray[np.float64]:
         """Complex-step derivatives along each direction: float64[directions, objectives]."""
         answer = self._call("derivatives", directions_asked=[plain(point) for point in directions])
         self.evaluations += len(directions)
-        return wire.unpack(answer["arrays"])["values"]
+        derivatives: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return derivatives
 
     def gradients(self, point: Point = ()) -> dict[tuple[str, str], Gradient]:
         """Every gradient that the case asks for, by (objective, input)."""
@@ -80,7 +84,8 @@ class Session:
 
     def draws(self) -> Arrays:
         """The noise drawn in the step, as sequences."""
-        return wire.unpack(self._call("draws")["arrays"])
+        drawn: Arrays = wire.unpack(self._call("draws")["arrays"])
+        return drawn
 
     def close(self) -> None:
         """Let the worker forget the model, if it is still the process that knows it."""

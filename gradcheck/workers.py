@@ -22,7 +22,7 @@ from gradcheck.environments import Environment
 from gradcheck.errors import BackendError
 
 # SIGINT is for the core: an ignored signal stays ignored across exec, and Python leaves it so
-WRAPPER = "trap '' INT; log=$1; shift; exec \"$@\" 2>>\"$log\""
+WRAPPER = 'trap \'\' INT; log=$1; shift; exec "$@" 2>>"$log"'
 
 BOOTSTRAP = """
 import os, sys, importlib.util
@@ -93,11 +93,15 @@ class Worker:
         spec.python = shlex.join(command)  # set, not parsed: a path may hold what a spec string cannot
         self._group = execnet.Group()
         try:
-            gateway = self._group.makegateway(spec)
+            gateway: Any = self._group.makegateway(spec)
             self._process = psutil.Process(gateway._io.popen.pid)
             self._channel = gateway.remote_exec(BOOTSTRAP)
             worker_package = files("gradcheck._backends") / "_worker"
-            setup = {"package": str(worker_package), "adapter": str(self.backend.folder / "adapter.py"), "env": dict(self.backend.env)}
+            setup = {
+                "package": str(worker_package),
+                "adapter": str(self.backend.folder / "adapter.py"),
+                "env": dict(self.backend.env),
+            }
             self._channel.send(setup)
         except (OSError, EOFError, AssertionError, psutil.Error) as error:
             self.kill()
@@ -117,7 +121,9 @@ class Worker:
             except self._channel.TimeoutError:
                 self.kill()
                 raise self._failure(
-                    "GC903", f"no answer within {self.limits.timeout:g} s", "raise --timeout, or look for a loop that does not end"
+                    "GC903",
+                    f"no answer within {self.limits.timeout:g} s",
+                    "raise --timeout, or look for a loop that does not end",
                 ) from None
             except (EOFError, OSError) as error:
                 raise self._gone(operation) from error
@@ -131,14 +137,20 @@ class Worker:
         self.kill()
         if self._killed_for == "memory":
             return self._failure(
-                "GC904", f"grew beyond {self.limits.memory:g} GB and was stopped", "raise --memory, or make the case smaller"
+                "GC904",
+                f"grew beyond {self.limits.memory:g} GB and was stopped",
+                "raise --memory, or make the case smaller",
             )
         if operation == "start":
-            return self._failure("GC901", f"the interpreter stopped while it started{status}", f"gradcheck doctor {self.backend.name}")
+            return self._failure(
+                "GC901", f"the interpreter stopped while it started{status}", f"gradcheck doctor {self.backend.name}"
+            )
         return self._failure("GC902", f"the process died{status}", "the log above is all that it left behind")
 
     def _failure(self, code: str, message: str, hint: str) -> BackendError:
-        return BackendError(message, context=self.quoted_log(), note="other backends and cases still run", hint=hint, code=code)
+        return BackendError(
+            message, context=self.quoted_log(), note="other backends and cases still run", hint=hint, code=code
+        )
 
     def _from_worker(self, operation: str, error: dict[str, Any]) -> BackendError:
         code = "GC901" if operation == "start" else "GC905"
@@ -172,13 +184,14 @@ class Worker:
         if self.limits.memory is None:
             yield
             return
+        limit = self.limits.memory * 1e9
         done = threading.Event()
 
         def watch() -> None:
             assert self._process is not None
             while not done.wait(0.1):
                 with contextlib.suppress(psutil.Error):
-                    if self._process.memory_info().rss > self.limits.memory * 1e9:
+                    if self._process.memory_info().rss > limit:
                         self._killed_for = "memory"
                         self._process.kill()
                         return

@@ -11,7 +11,8 @@ BLOCK = 1 << 20  # entries expanded at once: memory beyond the tensors is O(BLOC
 def expand(key, low, high):
     """Entries [low, high) of the direction `key`: sign * uniform[1/2, 1], float64[high - low].
 
-    Only Philox.random_raw is used, whose words are equal on every numpy version. One word an entry: its top bit is the sign, 53 others the size.
+    Only Philox.random_raw is used, whose words are equal on every numpy version. One word an entry: its top bit is the
+    sign, 53 others the size.
     """
     bits = np.random.Philox(key=key)
     bits.advance(low // 4)  # a count of the generator gives four words

@@ -3,6 +3,7 @@
 Shared by all adapters; framework-free. An adapter turns a Problem and a rollout into a model (see backends/README.md).
 """
 
+import hashlib
 import importlib.util
 import inspect
 import os
@@ -55,28 +56,34 @@ class Problem:
         """Call the user's step; returns (carries, outputs), both dicts in a fixed order."""
         result = self._step(xp, **inputs)
         if not isinstance(result, dict):
-            raise StepError("the step returned %s, not a dict of carries and outputs" % type(result).__name__)
+            raise StepError(f"the step returned {type(result).__name__}, not a dict of carries and outputs")
         missing = [name for name in self.carries if name not in result]
         if missing:
-            raise StepError("the step did not return the carry %s; it returned %s" % (quoted(missing), quoted(result)))
+            raise StepError(f"the step did not return the carry {quoted(missing)}; it returned {quoted(result)}")
         wanted = [o["of"] for o in self.objectives if o["of"] not in result]
         if wanted:
-            raise StepError("the step did not return %s, which an objective needs; it returned %s" % (quoted(wanted), quoted(result)))
+            raise StepError(
+                f"the step did not return {quoted(wanted)}, which an objective needs; it returned {quoted(result)}"
+            )
         return {n: result[n] for n in self.carries}, {n: v for n, v in result.items() if n not in self.carries}
 
     def check_carry(self, name, shape, dtype):
         """A carry must leave the step as it enters it. shape: tuple of ints."""
         before = self.arrays[name]
         if tuple(shape) != before.shape:
-            raise StepError("carry %r enters the step with shape %s and leaves it with shape %s" % (name, before.shape, tuple(shape)))
+            raise StepError(
+                f"carry {name!r} enters the step with shape {before.shape} and leaves it with shape {tuple(shape)}"
+            )
         if np.dtype(dtype) != before.dtype:
-            raise StepError("carry %r enters the step as %s and leaves it as %s" % (name, before.dtype, np.dtype(dtype)))
+            raise StepError(f"carry {name!r} enters the step as {before.dtype} and leaves it as {np.dtype(dtype)}")
 
     def cotangent(self, objective, shape):
         """The fixed random cotangent of a `dot` objective: the same on every backend."""
         size = int(np.prod(shape, dtype=np.int64))
-        key = np.frombuffer(objective["name"].encode()[:8].ljust(8, b"\0"), "<u8")[0]
-        flat = directions.expand((int(key) << 64) + self.seed % (1 << 64), 0, size)
+        digest = hashlib.blake2b(
+            "cotangent {} {}".format(self.seed, objective["name"]).encode(), digest_size=16
+        ).digest()
+        flat = directions.expand(int.from_bytes(digest, "big"), 0, size)
         return flat.reshape(shape).astype(self.dtype)
 
     def reduce(self, xp, objective, stacked, shape):
@@ -88,7 +95,7 @@ class Problem:
         if at != "all":
             stacked = stacked[-1 if at == "last" else at]
         else:
-            shape = (self.steps,) + tuple(shape)
+            shape = (self.steps, *tuple(shape))
         if objective["reduce"] == "dot":
             stacked = stacked * self.cotangent(objective, shape)
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
@@ -115,12 +122,16 @@ def load_step(path, name):
                 del sys.modules[key]
     step = getattr(module, name, None)
     if not callable(step):
-        raise StepError("%s has no function %r" % (os.path.basename(path), name))
+        raise StepError(f"{os.path.basename(path)} has no function {name!r}")
     return step
 
 
 def where_in(path, traceback):
     """(line, function) of the last frame of a traceback that lies in the step's folder, or None."""
     folder = os.path.dirname(os.path.abspath(path))
-    frames = [f for f in inspect.getinnerframes(traceback, context=0) if os.path.dirname(os.path.abspath(f.filename)) == folder]
+    frames = [
+        f
+        for f in inspect.getinnerframes(traceback, context=0)
+        if os.path.dirname(os.path.abspath(f.filename)) == folder
+    ]
     return (frames[-1].filename, frames[-1].lineno) if frames else None

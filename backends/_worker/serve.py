@@ -41,7 +41,10 @@ class Worker:
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
 
     def values(self, handle, points):
-        """Objectives and magnitudes at each point: float64[points, 2, objectives]. A point is a list of (input, coefficient, move)."""
+        """Objectives and magnitudes at each point: float64[points, 2, objectives].
+
+        A point is a list of (input, coefficient, move).
+        """
         model = self.models[handle]
         results = [model.values(self.moved(model.problem, point)) for point in points]
         return {"arrays": wire.pack({"values": np.asarray(results, dtype=np.float64)})}
@@ -67,7 +70,7 @@ class Worker:
             for name, (status, value) in by_input.items():
                 answers.append([objective, name, status, "" if status == "ok" else str(value)])
                 if status == "ok":
-                    arrays["%s\n%s" % (objective, name)] = value
+                    arrays[f"{objective}\n{name}"] = value
         return {"answers": answers, "arrays": wire.pack(arrays)}
 
     def draws(self, handle):
@@ -99,8 +102,12 @@ def failure(error, step_file):
     if isinstance(error, SystemExit):
         text = "the step called sys.exit(%s)" % ("" if error.code is None else repr(error.code))
     elif not isinstance(error, problem.StepError):
-        text = "%s: %s" % (name, text) if text else name
-    return {"message": text, "place": list(place) if place else None, "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__))}
+        text = f"{name}: {text}" if text else name
+    return {
+        "message": text,
+        "place": list(place) if place else None,
+        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+    }
 
 
 def run(channel, adapter_path):

@@ -10,11 +10,11 @@ def pack(arrays):
     buffer = io.BytesIO()
     names = list(arrays)
     # numbered members: a name such as "../x" or "file" must not meet zip paths or savez's own keywords
-    np.savez(buffer, **{"a%d" % i: np.asarray(arrays[name]) for i, name in enumerate(names)})
+    np.savez(buffer, **{f"a{i}": np.asarray(arrays[name]) for i, name in enumerate(names)})
     return {"names": names, "npz": buffer.getvalue()}
 
 
 def unpack(packed):
     """Give back what `pack` got. Raises ValueError if a member holds Python objects."""
     with np.load(io.BytesIO(packed["npz"]), allow_pickle=False) as members:
-        return {name: members["a%d" % i] for i, name in enumerate(packed["names"])}
+        return {name: members[f"a{i}"] for i, name in enumerate(packed["names"])}

@@ -118,7 +118,7 @@ class Model:
         return [np.asarray(values), np.asarray(magnitudes)]
 
     def gradients(self, arrays):
-        """{objective: {input: (status, array or reason)}}. JAX returns zeros where there is no path: it never says disconnected."""
+        """{objective: {input: (status, array or reason)}}. Zeros where there is no path: JAX never says disconnected."""
         self.in_precision()
         try:
             results = self.reverse({name: arrays[name] for name in self.moving})

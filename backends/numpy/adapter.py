@@ -29,7 +29,7 @@ class Model:
 
         self.problem = problem
         self.xp = xp.namespace(problem.dtype)
-        self.complex_xp = xp.complex_namespace(problem.dtype)
+        self.complex_xp = xp.complex_namespace("float64")  # the step of 1e-30 is no number in complex64
         self.rollout(self.xp, problem.arrays, check=True)
 
     def noise(self):
@@ -37,7 +37,10 @@ class Model:
         generator = np.random.Generator(np.random.Philox(key=self.problem.seed))
         draw = {"normal": generator.standard_normal, "uniform": generator.random}
         for _ in range(self.problem.steps):
-            yield {n["name"]: np.asarray(draw[n["draw"]](tuple(n["shape"]))).astype(self.problem.dtype) for n in self.problem.in_step}
+            yield {
+                n["name"]: np.asarray(draw[n["draw"]](tuple(n["shape"]))).astype(self.problem.dtype)
+                for n in self.problem.in_step
+            }
 
     def rollout(self, xp, arrays, check=False):
         """Run all steps; returns [(objective, magnitude)] in the case's order."""
@@ -62,7 +65,8 @@ class Model:
 
     def derivatives(self, arrays, tangents):
         """Complex-step derivative of every objective along the tangents: float64[objectives]."""
-        moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in arrays.items()}
+        wide = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+        moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in wide.items()}
         with np.errstate(all="ignore"):
             return [np.imag(v) / TINY for v, _ in self.rollout(self.complex_xp, moved)]
 
@@ -107,7 +111,7 @@ def gradient(traced, position, name, array):
     with np.errstate(all="ignore"):
         cotangents = pull_back(ends[position])
     if roots[name] not in cotangents:
-        return "disconnected", "autograd found no path from %s" % name
+        return "disconnected", f"autograd found no path from {name}"
     return "ok", np.asarray(cotangents[roots[name]], dtype=array.dtype).reshape(array.shape)
 
 

@@ -21,15 +21,14 @@ def start(settings):
     if settings["linker"] == "py":
         flags["cxx"] = ""
     given = os.environ.get("THEANO_FLAGS", "")
-    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [given] + ["%s=%s" % item for item in flags.items()]))
+    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [given] + ["{}={}".format(*item) for item in flags.items()]))
     import theano
     import theano.compile.mode as modes
-
     from gradcheck_worker import tensor_xp
 
     if settings["linker"] != "py":
         if not theano.config.cxx:
-            raise RuntimeError("the linker %r needs a C++ compiler and there is none" % settings["linker"])
+            raise RuntimeError("the linker {!r} needs a C++ compiler and there is none".format(settings["linker"]))
         optimizer = modes.predefined_modes[settings["mode"]].provided_optimizer
         modes.predefined_modes[settings["mode"]] = modes.Mode(settings["linker"], optimizer)
     tensor_xp.install_operators(theano.tensor)
@@ -85,7 +84,9 @@ class Model:
         """Shapes of what the step returns, from running it once; carries are checked on the way."""
         task = self.problem
         first = {name: self.inputs[name][0] for name in task.sequences}
-        carries, outputs = self.one_step(first, {name: self.inputs[name] for name in task.carries}, self.noise(self.generator()))
+        carries, outputs = self.one_step(
+            first, {name: self.inputs[name] for name in task.carries}, self.noise(self.generator())
+        )
         named = {**carries, **outputs}
         tensors = {name: self.as_tensor(name, value) for name, value in named.items()}
         for name in carries:
@@ -104,7 +105,7 @@ class Model:
         try:
             return tt.as_tensor_variable(value)
         except Exception as error:
-            raise StepError("the step returned %r as %s, which is no tensor" % (name, type(value).__name__)) from error
+            raise StepError(f"the step returned {name!r} as {type(value).__name__}, which is no tensor") from error
 
     def rollout(self, xp, record_draws=False):
         """(name -> [steps, ...] variable of all that the step returns, the draws' variables).
@@ -119,7 +120,7 @@ class Model:
 
         task = self.problem
         stream, order, drawn = self.generator(), [], {}
-        fixed = list(self.inputs[name] for name in task.shared + task.parameters) + list(self.constants.values())
+        fixed = [self.inputs[name] for name in task.shared + task.parameters] + list(self.constants.values())
 
         def body(*values):
             values = iter(values)
@@ -174,13 +175,15 @@ class Model:
         return [results[:half], results[half:]]
 
     def gradients(self, arrays):
-        """{objective: {input: (status, array or reason)}}; each objective's gradients are one function, as a user would compile them."""
+        """{objective: {input: (status, array or reason)}}; one function per objective, as a user would compile them."""
         if self.reverse is None:
             self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
         results = {}
         for name, (function, gradients) in self.reverse.items():
             arrived = iter(self.call(function, arrays) if function else ())
-            results[name] = {n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()}
+            results[name] = {
+                n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
+            }
         return results
 
     def differentiate(self, objective):
@@ -192,17 +195,23 @@ class Model:
     def draws(self):
         history, _ = self.rollout(self.xp, record_draws=True)
         names = [n["name"] for n in self.problem.in_step]
-        return dict(zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays)))
+        return dict(
+            zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
+        )
 
 
 def symbolic_gradients(cost, inputs):
-    """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, input by input if that raises."""
+    """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, or one each."""
     import theano
     from theano.gradient import DisconnectedType, NullType
 
     def take(names):
         return theano.grad(
-            cost, [inputs[n] for n in names], disconnected_inputs="ignore", null_gradients="return", return_disconnected="Disconnected"
+            cost,
+            [inputs[n] for n in names],
+            disconnected_inputs="ignore",
+            null_gradients="return",
+            return_disconnected="Disconnected",
         )
 
     try:
@@ -218,7 +227,7 @@ def symbolic_gradients(cost, inputs):
     def judged(result):
         if isinstance(result, Exception):
             kind = "null" if type(result).__name__ in ("NullTypeGradError", "MethodNotDefined") else "refused"
-            return kind, "%s: %s" % (type(result).__name__, str(result).strip().split("\n")[0])
+            return kind, "{}: {}".format(type(result).__name__, str(result).strip().split("\n")[0])
         if isinstance(result.type, NullType):
             return "null", result.type.why_null
         if isinstance(result.type, DisconnectedType):
@@ -245,7 +254,9 @@ def like(value, reference):
     import theano.tensor as tt
 
     value = tt.as_tensor_variable(value)
-    return value if value.broadcastable == reference.broadcastable else tt.patternbroadcast(value, reference.broadcastable)
+    return (
+        value if value.broadcastable == reference.broadcastable else tt.patternbroadcast(value, reference.broadcastable)
+    )
 
 
 def next_draw(value):

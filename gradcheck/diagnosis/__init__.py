@@ -21,7 +21,9 @@ from gradcheck.diagnosis.wrong_gradient import wrong_gradient
 from gradcheck.examine import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding
 
-RULES: tuple[Callable[[Scene], Iterable[Claim]], ...] = (  # most specific first; a check goes to the first that claims it
+RULES: tuple[
+    Callable[[Scene], Iterable[Claim]], ...
+] = (  # most specific first; a check goes to the first that claims it
     could_not_run,
     not_finite,
     not_repeatable,
@@ -41,7 +43,9 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     taken: set[int] = set()
     for rule in RULES:
         for claim in rule(scene):
-            claim.checks = [e for e in claim.checks if id(e) not in taken] if not is_advice(claim.code) else claim.checks
+            claim.checks = (
+                [e for e in claim.checks if id(e) not in taken] if not is_advice(claim.code) else claim.checks
+            )
             if claim.checks:
                 if not is_advice(claim.code):
                     taken.update(map(id, claim.checks))
@@ -64,7 +68,9 @@ def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:
         part = [e for e in claim.checks if e.check.expected is expected]
         if part:
             found = replace(claim.describe(part), expected=expected)
-            yield replace(found, numbers=(*found.numbers, ("expected", why_expected(case, part)))) if expected else found
+            yield (
+                replace(found, numbers=(*found.numbers, ("expected", why_expected(case, part)))) if expected else found
+            )
 
 
 def add_cause(evidence: Evidence, code: str) -> None:

@@ -31,7 +31,11 @@ def could_not_run(scene: Scene) -> Iterable[Claim]:
     errors: dict[tuple[str, str, str], BackendError] = {}
     for result in scene.results:
         if result.error is not None:
-            key = (result.error.code, result.error.message, result.error.context if result.error.code == "GC905" else "")
+            key = (
+                result.error.code,
+                result.error.message,
+                result.error.context if result.error.code == "GC905" else "",
+            )
             groups.setdefault(key, []).extend(result.checks)
             errors.setdefault(key, result.error)
     for key, checks in groups.items():

@@ -36,8 +36,12 @@ def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: A
         return Agreement([], f"the counterfactual could not be run: {error.message}", False)
     original = next(r for r in scene.results if r.backend == name)
     assert original.values is not None
-    same = bool((np.abs(values[0] - original.values) <= 1e-12 * magnitudes[0] + 0.0).all()) or scene.case.dtype == "float32"
-    explained, errors = [], []
+    same = (
+        bool((np.abs(values[0] - original.values) <= 1e-12 * magnitudes[0] + 0.0).all())
+        or scene.case.dtype == "float32"
+    )
+    explained: list[Evidence] = []
+    errors: list[float] = []
     for evidence in checks:
         gradient = gradients[evidence.check.objective, evidence.check.parameter]
         if gradient.array is None or evidence.estimate is None:
@@ -46,15 +50,21 @@ def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: A
         scale = examination.scales[evidence.check.parameter]
         total, norm, _ = directions.dot(gradient.array, key)
         i = evidence.objective_index
-        error = abs(total * scale - float(evidence.estimate.value[i]))
+        miss = abs(total * scale - float(evidence.estimate.value[i]))
         bound = float(evidence.estimate.bound[i])
-        if np.isfinite(error) and error <= bound + examination.rtol * norm * scale + 1e-12 * abs(float(evidence.estimate.value[i])):
+        if np.isfinite(miss) and miss <= bound + examination.rtol * norm * scale + 1e-12 * abs(
+            float(evidence.estimate.value[i])
+        ):
             explained.append(evidence)
-            errors.append(error / (norm * scale) if norm else 0.0)
+            errors.append(miss / (norm * scale) if norm else 0.0)
     total_count = len(checks)
     if not same or not explained:
         return Agreement([], "the counterfactual did not explain the error", same)
-    how_many = f"all {total_count} of these gradients agree" if len(explained) == total_count else f"{len(explained)} of {total_count} agree"
+    how_many = (
+        f"all {total_count} of these gradients agree"
+        if len(explained) == total_count
+        else f"{len(explained)} of {total_count} agree"
+    )
     if total_count == 1:
         how_many = "the gradient agrees"
     return Agreement(explained, f"{how_many} with the same differences, to {max(errors):.0e}", same)

@@ -17,7 +17,9 @@ def forward_disagrees(scene: Scene) -> Iterable[Claim]:
 def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     _, majority, known, _ = checks[0].notes["forward"]
     rows = tuple({e.check.backend: (e.check.backend, repr(e.notes["forward"][0])) for e in checks}.values())
-    others = [r.backend for r in scene.results if r.error is None and r.backend not in {e.check.backend for e in checks}]
+    others = [
+        r.backend for r in scene.results if r.error is None and r.backend not in {e.check.backend for e in checks}
+    ]
     names = " and ".join(dict(rows))
     if known:
         title = f"{names} computes another value than the other backends"

@@ -27,7 +27,9 @@ def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         Severity.ADVICE,
         because="neither the gradient nor the objective moves, for small steps and for large ones",
         help="take it out of `wrt`, or connect it: a parameter that gets no gradient is never trained",
-        note=f"{', '.join(dict.fromkeys(saying))} says so; a framework that returns zeros means the same" if saying else "",
+        note=f"{', '.join(dict.fromkeys(saying))} says so; a framework that returns zeros means the same"
+        if saying
+        else "",
         whose="the step or the case",
         blame=step_blame(scene.case),
     )
@@ -47,9 +49,15 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         "GC103": "look for what cuts the path: stop_gradient, a cast to integers, a copy of the value",
         "GC105": "use a loop with a fixed number of steps, or forward mode",
     }
-    passing = [r.backend for r in scene.results if any(
-        e.check.verdict is Verdict.PASS and (e.check.objective, e.check.parameter) == (first.check.objective, first.check.parameter)
-        for e in r.checks)]
+    passing = [
+        r.backend
+        for r in scene.results
+        if any(
+            e.check.verdict is Verdict.PASS
+            and (e.check.objective, e.check.parameter) == (first.check.objective, first.check.parameter)
+            for e in r.checks
+        )
+    ]
     said = " ".join(first.check.reason.split())
     return finding(
         code,

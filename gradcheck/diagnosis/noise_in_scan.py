@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from gradcheck.diagnosis.counterfactual import Agreement, agreement, failing
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, first_use, numbers, worst
@@ -28,9 +29,9 @@ def noise_in_scan(scene: Scene) -> Iterable[Claim]:
         null = [e for e in group if e.check.codes[0] == "GC101"]
         wrong = [e for e in group if e.check.verdict is Verdict.MISMATCH and id(e) in explained]
         if null:
-            yield Claim("GC101", null, lambda part, w=wrong, p=proven: null_finding(scene, part, w, p))
+            yield Claim("GC101", null, partial(null_finding, scene, wrong, proven))
         if wrong:
-            yield Claim("GC202", wrong, lambda part, n=null, p=proven: wrong_finding(scene, part, n, p))
+            yield Claim("GC202", wrong, partial(wrong_finding, scene, null, proven))
 
 
 def as_sequence(scene: Scene, checks: list[Evidence]) -> Agreement:
@@ -49,7 +50,7 @@ def placed_as_sequence(case: Case) -> Case:
     return replace(case, inputs=inputs)
 
 
-def null_finding(scene: Scene, checks: list[Evidence], wrong: list[Evidence], proven: Agreement) -> Finding:
+def null_finding(scene: Scene, wrong: list[Evidence], proven: Agreement, checks: list[Evidence]) -> Finding:
     shown = next((e for e in checks if e.estimate is not None), checks[0])
     note = f"{names(wrong)} {verb(wrong)} no error and a wrong gradient: see GC202" if wrong else ""
     return finding(
@@ -67,7 +68,7 @@ def null_finding(scene: Scene, checks: list[Evidence], wrong: list[Evidence], pr
     )
 
 
-def wrong_finding(scene: Scene, checks: list[Evidence], null: list[Evidence], proven: Agreement) -> Finding:
+def wrong_finding(scene: Scene, null: list[Evidence], proven: Agreement, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     return finding(
         "GC202",
@@ -79,7 +80,9 @@ def wrong_finding(scene: Scene, checks: list[Evidence], null: list[Evidence], pr
         proof=f"with the same draws passed in as a sequence {proven.words}",
         help=way_out(scene),
         note="as a non-sequence the gradient is right too, but all steps then share one draw: another model",
-        whose=f"the backend; it refuses {names(null)} and stays silent here" if null else "the backend, which stays silent here",
+        whose=f"the backend; it refuses {names(null)} and stays silent here"
+        if null
+        else "the backend, which stays silent here",
         blame=use_of_draw(scene.case),
     )
 
@@ -89,7 +92,10 @@ def sizes(checks: list[Evidence]) -> tuple[tuple[str, str], ...]:
     if len(checks) < 2:
         return ()
     ordered = sorted(checks, key=lambda e: -(e.check.max_rel_error or 0))
-    return tuple((f"d {e.check.objective} / d {e.check.parameter}", f"off by {e.check.max_rel_error:.2g} of the largest entry") for e in ordered)
+    return tuple(
+        (f"d {e.check.objective} / d {e.check.parameter}", f"off by {e.check.max_rel_error:.2g} of the largest entry")
+        for e in ordered
+    )
 
 
 def names(checks: list[Evidence]) -> str:
@@ -112,4 +118,3 @@ def way_out(scene: Scene) -> str:
 def use_of_draw(case: Case) -> Blame | None:
     name = next(i.name for i in case.inputs if i.placement is Placement.IN_STEP)
     return first_use(case, name)
-

@@ -9,8 +9,14 @@ from gradcheck.examine import Evidence
 from gradcheck.model import Finding, Verdict
 
 WORDS = {
-    "GC501": ("the forward pass changes between equal calls", "two evaluations at the same point gave different objectives"),
-    "GC502": ("the gradient changes between equal calls", "two gradients at the same point differ by more than rounding"),
+    "GC501": (
+        "the forward pass changes between equal calls",
+        "two evaluations at the same point gave different objectives",
+    ),
+    "GC502": (
+        "the gradient changes between equal calls",
+        "two gradients at the same point differ by more than rounding",
+    ),
 }
 
 

@@ -35,14 +35,16 @@ class Scene:
 
 @dataclass
 class Claim:
-    """Checks that share a cause. describe: makes the finding of any part of them (expected and unexpected ones are told apart)."""
+    """Checks that share a cause. describe: makes the finding of any part of them (expected ones are told apart)."""
 
     code: str
     checks: list[Evidence]
     describe: Callable[[list[Evidence]], Finding]
 
 
-def finding(code: str, checks: Sequence[Evidence], title: str, severity: Severity = Severity.ERROR, **slots: object) -> Finding:
+def finding(
+    code: str, checks: Sequence[Evidence], title: str, severity: Severity = Severity.ERROR, **slots: object
+) -> Finding:
     """A finding about these checks; their backends, objectives and parameters in the order of the checks."""
     return Finding(
         code,
@@ -83,7 +85,11 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     """The lines analytic, reference (with its step ladder) and unrolled of one check."""
     check, rows = evidence.check, []
     if check.worst is not None:
-        where = f"   {check.parameter}[{', '.join(map(str, check.worst.index))}]" if check.worst.index else f"   {check.parameter}"
+        where = (
+            f"   {check.parameter}[{', '.join(map(str, check.worst.index))}]"
+            if check.worst.index
+            else f"   {check.parameter}"
+        )
         analytic = "none" if evidence.gradient.array is None else number(check.worst.analytic)
         rows.append(("analytic", analytic + where))
         error = f" +- {check.error_bound:.1g}" if check.error_bound else ""
@@ -133,7 +139,13 @@ def relative(path: Path | str) -> str:
     """A path as a reader in the working directory would type it."""
     path = Path(path)
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else os.path.relpath(path) if not path.is_absolute() else str(path)
+    return (
+        str(path.relative_to(here))
+        if path.is_relative_to(here)
+        else os.path.relpath(path)
+        if not path.is_absolute()
+        else str(path)
+    )
 
 
 def line_blame(path: Path | str, line: int, op: str = "") -> Blame | None:
@@ -154,7 +166,11 @@ def step_blame(case: Case) -> Blame | None:
 def first_use(case: Case, name: str) -> Blame | None:
     """The first line of the step that reads an input."""
     function = step_function(case)
-    uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)] if function else []
+    uses = (
+        [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+        if function
+        else []
+    )
     if not uses:
         return None
     use = min(uses, key=lambda n: (n.lineno, n.col_offset))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from gradcheck.diagnosis.counterfactual import agreement
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, worst
@@ -20,7 +21,7 @@ def truncated_history(scene: Scene) -> Iterable[Claim]:
         if rollout == "scan" and 0 < kept < scene.case.steps:
             whole = agreement(scene, group, without_truncation(scene.case, backend.name), scene.arrays)
             if whole.explained:
-                yield Claim("GC203", whole.explained, lambda part, k=kept, w=whole: describe(scene, part, k, w.words))
+                yield Claim("GC203", whole.explained, partial(describe, scene, kept, whole.words))
 
 
 def without_truncation(case: Case, framework: str) -> Case:
@@ -28,7 +29,7 @@ def without_truncation(case: Case, framework: str) -> Case:
     return replace(case, options=options)
 
 
-def describe(scene: Scene, checks: list[Evidence], kept: int, words: str) -> Finding:
+def describe(scene: Scene, kept: int, words: str, checks: list[Evidence]) -> Finding:
     lines = scene.case.path.read_text(encoding="utf-8").splitlines() if scene.case.path.exists() else []
     line = next((n for n, text in enumerate(lines, 1) if OPTION in text.split("#")[0]), 0)
     return finding(

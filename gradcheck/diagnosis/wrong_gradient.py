@@ -20,14 +20,15 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         r.backend
         for r in scene.results
         if any(
-            e.check.verdict is Verdict.PASS and (e.check.objective, e.check.parameter) == (shown.check.objective, shown.check.parameter)
+            e.check.verdict is Verdict.PASS
+            and (e.check.objective, e.check.parameter) == (shown.check.objective, shown.check.parameter)
             for e in r.checks
         )
     ]
     zero = shown.gradient.array is not None and not shown.gradient.array.any()
     because = "the cause is not established; "
     if "GC208" in shown.check.codes:
-        because += "the unrolled gradient of the same framework is right, so the step's own reverse rules are right and the scan's is not"
+        because += "the unrolled gradient of the same framework is right, so likely the scan's own reverse rule is not"
         title = "the scan's gradient is wrong, the unrolled one is right"
     elif zero:
         because += "the gradient is 0 exactly though the objective moves: likely a stop_gradient or a cast on the way"
@@ -36,7 +37,9 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         because += f"its own differences do not see the error, but all of {', '.join(others)} have another gradient"
         title = "the gradient is not the one that all other backends have"
     else:
-        because += f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
+        because += (
+            f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
+        )
         title = "the gradient is wrong"
     examined = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
     return finding(

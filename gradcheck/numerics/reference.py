@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 # Irregular, non-dyadic offsets: equally spaced dyadic ones round alike and read the noise up to 3000 times too low.
-NOISE_OFFSETS = np.array([-1.0, -0.7548776662, -0.4656226643, -0.1719338937, 0.1322437181, 0.4142135624, 0.6823278038, 0.9510565163])
+NOISE_OFFSETS = np.array(
+    [-1.0, -0.7548776662, -0.4656226643, -0.1719338937, 0.1322437181, 0.4142135624, 0.6823278038, 0.9510565163]
+)
 NOISE_RADIUS = 1e6  # times eps: 2e-10 in float64, far below curvature, far above the spacing of the inputs
 LADDER = (1.0, -1.0, 0.5, -0.5)  # times h, in the order of the values
 PILOT_STEP = 2.0**-7
@@ -24,7 +26,7 @@ SAFETY = 1.5
 
 
 def noise_radius(eps: float) -> float:
-    """Half-width of the interval in which the noise is read. float32 cannot afford 1e6 spacings; 64 of them are still smooth."""
+    """Half-width of the interval in which the noise is read. float32 cannot afford 1e6 spacings; 64 are still smooth."""
     return NOISE_RADIUS * eps if eps < 1e-12 else 64 * eps
 
 
@@ -32,7 +34,7 @@ def noise_radius(eps: float) -> float:
 class Estimate:
     """Directional derivatives of all objectives along one probe.
 
-    value, bound: float64[objectives], the true derivative lies within value +- bound. truncation, rounding: the bound's two parts.
+    value, bound: float64[objectives], the true derivative lies within value +- bound. truncation, rounding: its two parts.
     step: h. ladder: (step, central differences) pairs. moved: whether any value differed from the base value, bool[objectives].
     gap: difference of the forward and backward slopes, extrapolated to h = 0 (0 where smooth).
     """
@@ -76,7 +78,12 @@ def extrapolate(base: Floats, values: Floats, h: float, sigma: Floats) -> Estima
         even2 = np.abs(even_half) * h
         even4 = np.maximum(0, 4 / 3 * np.abs(even_whole - even_half) * h - 30 * noise)
         # how much smaller the next order is: the larger of what the odd, the even and the mixed orders say
-        ratio = np.minimum(1, np.maximum.reduce([odd / (np.abs(result) + 6 * noise), even4 / (even2 + 12 * noise), (even4 / (odd + 6 * noise)) ** 2]))
+        ratio = np.minimum(
+            1,
+            np.maximum.reduce(
+                [odd / (np.abs(result) + 6 * noise), even4 / (even2 + 12 * noise), (even4 / (odd + 6 * noise)) ** 2]
+            ),
+        )
         truncation = 16 * np.maximum(odd, even4) * ratio
         rounding = 11.4 * noise
         gap = 2 * even_half * h - 2 * even_whole * h  # slopes' gap at h/2, doubled, minus the gap at h
@@ -102,7 +109,9 @@ def balanced_step(estimate: Estimate, wanted: NDArray[np.bool_] | None = None) -
     usable = np.isfinite(truncation)
     if not usable.any():
         return estimate.step / 16
-    factors = (rounding[usable] / np.maximum(4 * truncation[usable], 1e-12 * rounding[usable] + np.finfo(float).tiny)) ** 0.2
+    factors = (
+        rounding[usable] / np.maximum(4 * truncation[usable], 1e-12 * rounding[usable] + np.finfo(float).tiny)
+    ) ** 0.2
     return float(np.clip(estimate.step * factors.min(), SMALLEST_STEP, LARGEST_STEP))
 
 
