@@ -21,7 +21,7 @@ from gradcheck.diagnosis.scene import Scene, relative
 from gradcheck.errors import BackendError, GradcheckError, UsageError
 from gradcheck.examine import BackendEvidence, Evidence, Examination, float64_twin
 from gradcheck.judge import across_backends
-from gradcheck.model import Case, CaseReport, Check, Finding, Gradient, Place, Placement, Report, Severity, Verdict
+from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
@@ -272,9 +272,7 @@ def exit_code(
     if not reports:
         return 5
     checks = [(plan, c) for plan, report in zip(plans, reports, strict=False) for c in report.checks if not c.expected]
-    if any(c.failing for _, c in checks if not advice_only(c)) or any(
-        f.code == "GC801" for r in reports for f in r.findings
-    ):
+    if any(c.failing for _, c in checks) or any(f.code == "GC801" for r in reports for f in r.findings):
         return 1
     missing = [(plan, c) for plan, c in checks if c.verdict is Verdict.NOT_RUN]
     something_ran = any(c.verdict is not Verdict.NOT_RUN for _, c in checks)
@@ -283,11 +281,6 @@ def exit_code(
     if settings.strict and any(c.verdict is Verdict.INCONCLUSIVE for _, c in checks):
         return 3
     return 0
-
-
-def advice_only(check: Check) -> bool:
-    """A dead parameter has the verdict disconnected where the framework says so, and is advice all the same."""
-    return check.codes[:1] == ("GC104",)
 
 
 def excused(plan: Plan, check: Check) -> bool:
@@ -318,6 +311,3 @@ def rerun(reports: Sequence[CaseReport]) -> str:
     )
     paths = dict.fromkeys(r.path for r in failing)
     return " ".join(["gradcheck run", *paths, *(f"-b {name}" for name in backends)])
-
-
-__all__ = ["Finding", "Placement", "Settings", "run"]

@@ -53,9 +53,9 @@ def show(backend: Backend, state: Examination, echo: Echo) -> None:
     echo(f"{backend.name}: {'broken' if state.problem else 'healthy'}  ({', '.join(backend.rollouts)})")
     if state.environment:
         versions = ", ".join(f"{n} {v}" for n, v in state.environment.versions.items())
-        echo(
-            f"  interpreter  {state.environment.python}  (Python {state.environment.python_version}, {state.kind}: {state.why})"
-        )
+        echo(f"  interpreter  {state.environment.python}")
+        echo(f"  python       {state.environment.python_version}, {state.kind}")
+        echo(f"  why          {'; '.join(state.why.splitlines())}")
         echo(f"  versions     {versions}")
     if state.problem:
         echo(f"  problem      {state.problem}")

@@ -186,8 +186,13 @@ class Check:
     reason: str = ""  # the framework's own words for a refusal, or why the reference cannot tell
 
     @property
+    def dead(self) -> bool:
+        """Neither gradient nor objective moves: advice, although a framework may say "disconnected"."""
+        return self.codes[:1] == ("GC104",)
+
+    @property
     def failing(self) -> bool:
-        return self.verdict in FAILING
+        return self.verdict in FAILING and not self.dead
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._backends._worker import wire
+from gradcheck.errors import BackendError
 from gradcheck.model import Case, Gradient, Placement, Role
 from gradcheck.workers import Worker
 
@@ -67,6 +68,9 @@ class Session:
         answer = self._call("values", points=[plain(point) for point in points])
         self.evaluations += len(points)
         both: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        if both.shape != (len(points), 2, len(self.case.objectives)):
+            wanted = f"{len(points)} points, 2, {len(self.case.objectives)} objectives"
+            raise BackendError(f"the backend's values have shape {both.shape}, not ({wanted})", code="GC905")
         return both[:, 0], both[:, 1]
 
     def derivatives(self, directions: Sequence[Point]) -> NDArray[np.float64]:
@@ -80,7 +84,11 @@ class Session:
         """Every gradient that the case asks for, by (objective, input)."""
         answer = self._call("gradients", point=plain(point))
         arrays = wire.unpack(answer["arrays"])
-        return {(o, p): Gradient(status, arrays.get(f"{o}\n{p}"), why) for o, p, status, why in answer["answers"]}
+        given = {(o, p): Gradient(status, arrays.get(f"{o}\n{p}"), why) for o, p, status, why in answer["answers"]}
+        for o, p in ((o.name, p) for o in self.case.objectives for p in o.wrt):
+            if (o, p) not in given:
+                raise BackendError(f"the backend gave neither the gradient of {o} by {p} nor a reason", code="GC905")
+        return given
 
     def draws(self) -> Arrays:
         """The noise drawn in the step, as sequences."""

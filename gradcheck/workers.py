@@ -39,6 +39,7 @@ run(channel, setup["adapter"])
 """
 
 LOG_LINES = 8  # quoted in a failure
+START_SECONDS = 120.0  # importing a framework is not the user's job: a short --timeout does not hold for it
 
 
 @dataclass
@@ -114,17 +115,21 @@ class Worker:
             ) from error
 
     def _call(self, operation: str, job: dict[str, Any]) -> dict[str, Any]:
+        channel = self._channel  # the run's end may take it away meanwhile
+        limit = max(self.limits.timeout, START_SECONDS) if operation == "start" else self.limits.timeout
         with self._memory_watch():
             try:
-                self._channel.send({"op": operation, **job})
-                answer = self._channel.receive(self.limits.timeout)
-            except self._channel.TimeoutError:
+                channel.send({"op": operation, **job})
+                answer = channel.receive(limit)
+            except channel.TimeoutError:
                 self.kill()
                 raise self._failure(
-                    "GC903",
-                    f"no answer within {self.limits.timeout:g} s",
-                    "raise --timeout, or look for a loop that does not end",
+                    "GC903", f"no answer within {limit:g} s", "raise --timeout, or look for a loop that does not end"
                 ) from None
+            except channel.RemoteError as error:  # even telling what went wrong failed
+                self.kill()
+                last = str(error).strip().rpartition("\n")[2]
+                raise self._failure("GC902", f"the process could not answer: {last}", "see its log") from None
             except (EOFError, OSError) as error:
                 raise self._gone(operation) from error
         if "ok" in answer:

@@ -9,6 +9,9 @@ def pack(arrays):
     """Turn a dict of name -> array into bytes. Names may hold any character but the NUL."""
     buffer = io.BytesIO()
     names = list(arrays)
+    for name in names:
+        if np.asarray(arrays[name]).dtype.hasobject:  # savez would pickle them, and the other end refuses that
+            raise ValueError("%r holds Python objects, not numbers" % name)
     # numbered members: a name such as "../x" or "file" must not meet zip paths or savez's own keywords
     np.savez(buffer, **{f"a{i}": np.asarray(arrays[name]) for i, name in enumerate(names)})
     return {"names": names, "npz": buffer.getvalue()}

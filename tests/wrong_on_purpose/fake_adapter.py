@@ -1,0 +1,151 @@
+"""The adapter of the backends that are wrong on purpose: plain numpy, gradients by complex step, and one fault per case.
+
+Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else. The fixtures copy it into the folder of
+each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
+`entry W_h 3 1e-6` with arguments. Without a fault it is a healthy backend.
+"""
+
+import os
+import signal
+import sys
+import time
+import types
+
+import numpy as np
+
+TINY = 1e-30
+DROPPED = 2  # the step whose contribution "bad_step" leaves out
+XP = types.SimpleNamespace(
+    tanh=np.tanh, exp=np.exp, sqrt=np.sqrt, sum=np.sum, mean=np.mean, abs=np.abs, stack=np.stack, where=np.where, log=np.log
+)
+
+
+def start(settings):
+    return {"framework_version": np.__version__}
+
+
+def prepare(problem):
+    fault, _, rollout = problem.options.get("fault", "").partition("@")
+    return Model(problem, fault if rollout in ("", problem.rollout) else "")
+
+
+class Model:
+    """One case with one fault."""
+
+    def __init__(self, problem, fault):
+        self.problem = problem
+        self.fault, *self.arguments = fault.split() or [""]
+        self.calls = 0
+        if self.fault == "complex":  # healthy, and offers complex step as the reference
+            self.derivatives = lambda arrays, tangents: self.tangent(arrays, tangents)
+        self.rollout(problem.arrays)
+        misbehave(self.fault, "prepare")
+
+    def rollout(self, arrays, moved=None, steps=None):
+        """[(objective, magnitude)]. moved: what replaces `arrays` in the given steps, or in all of them."""
+        task = self.problem
+        carries = {n: (moved or arrays)[n] for n in task.carries}
+        history = {}
+        for t in range(task.steps):
+            here = moved if moved is not None and (steps is None or t in steps) else arrays
+            fixed = {n: here[n] for n in task.shared + task.parameters + task.constants}
+            now = {n: here[n][t] for n in task.sequences}
+            carries, outputs = task.step(XP, dict(fixed, **now, **carries))
+            for name, value in {**carries, **outputs}.items():
+                history.setdefault(name, []).append(value)
+        return [task.reduce(XP, o, np.stack(history[o["of"]]), np.shape(history[o["of"]][0])) for o in task.objectives]
+
+    def tangent(self, arrays, tangents, steps=None):
+        """The derivative of every objective along the tangents, taken in the given steps."""
+        moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in arrays.items()}
+        return [np.imag(v) / TINY for v, _ in self.rollout(arrays, moved, steps)]
+
+    def values(self, arrays):
+        self.calls += 1
+        misbehave(self.fault, "values")
+        pairs = self.rollout(arrays)
+        values, magnitudes = [float(v) for v, _ in pairs], [float(m) for _, m in pairs]
+        if self.fault == "nan_forward":
+            values = [float("nan") for _ in values]
+        elif self.fault == "new_value":
+            values = [v + 1e-3 * self.calls for v in values]
+        elif self.fault == "shifted":
+            values = [v + float(self.arguments[0]) for v in values]
+        elif self.fault == "short_answer":
+            values, magnitudes = values[:-1], magnitudes[:-1]
+        return [values, magnitudes]
+
+    def gradients(self, arrays):
+        self.calls += 1
+        misbehave(self.fault, "gradients")
+        result = {o["name"]: {} for o in self.problem.objectives}
+        for name in self.problem.wrt:
+            columns = self.columns(arrays, name)
+            for i, objective in enumerate(self.problem.objectives):
+                if name in objective["wrt"]:
+                    result[objective["name"]][name] = self.spoilt(name, columns[:, i].reshape(arrays[name].shape))
+        if self.fault == "forgets_one":
+            result[self.problem.objectives[0]["name"]].popitem()
+        return result
+
+    def columns(self, arrays, name):
+        """float64[entries, objectives], one complex step an entry."""
+        steps = [t for t in range(self.problem.steps) if t != DROPPED] if self.fault == "bad_step" else None
+        rows = []
+        for k in range(arrays[name].size):
+            tangent = np.zeros(arrays[name].size)
+            tangent[k] = 1.0
+            rows.append(self.tangent(arrays, {name: tangent.reshape(arrays[name].shape)}, steps))
+        return np.array(rows)
+
+    def spoilt(self, name, gradient):
+        """(status, array or reason) with the fault in it."""
+        fault = self.fault
+        if fault in ("null", "refused", "disconnected"):
+            return fault, "the fake backend has no gradient of %s" % name
+        if fault == "zero":
+            gradient = 0.0 * gradient
+        elif fault == "scaled":
+            gradient = 1.001 * gradient
+        elif fault == "negated":
+            gradient = -gradient
+        elif fault == "one_entry":
+            gradient.flat[gradient.size // 2] *= 1.01
+        elif fault == "entry" and name == self.arguments[0]:
+            gradient.flat[int(self.arguments[1])] += float(self.arguments[2])
+        elif fault == "nan":
+            gradient.flat[0] = np.nan
+        elif fault == "wrong_shape":
+            gradient = gradient.reshape(1, -1)
+        elif fault == "text":
+            gradient = np.array([object()] * gradient.size, dtype=object).reshape(gradient.shape)
+        elif fault == "new_gradient":
+            gradient = gradient * (1 + 1e-3 * self.calls)
+        return "ok", gradient
+
+
+def misbehave(fault, where):
+    """What a fault does to the process, whatever is computed."""
+    if fault == "chatter":
+        print("chatter on stdout in %s" % where)
+        sys.stderr.write("chatter on stderr\n")
+        os.write(1, b"\x00\xff chatter on the file descriptor\n")
+    if where != "gradients":
+        return
+    if fault == "exits":
+        print("last words")
+        sys.stdout.flush()
+        os._exit(7)
+    elif fault == "aborts":
+        os.abort()
+    elif fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "hangs":
+        while True:
+            pass
+    elif fault == "hog":
+        hoard = []
+        for _ in range(60):  # 600 MB, each page touched
+            hoard.append(np.ones(10_000_000 // 8))
+            time.sleep(0.01)
+        time.sleep(5)
