@@ -173,7 +173,7 @@ def many(count: int, found: dict[str, Environment]) -> Many:
         for i in range(count):
             text = template.replace("name: tiny-rnn", f"name: tiny-rnn-{i:03}").replace("seed: 0", f"seed: {i}")
             Path(folder, f"tiny_rnn_{i:03}.yaml").write_text(text)
-        with on_terminal(run_command([Path(folder)], MANY_ON, "-q")) as (process, seen):
+        with on_terminal(run_command([Path(folder)], MANY_ON)) as (process, seen):
             return sampled(process, seen, count, found)
 
 

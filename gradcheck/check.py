@@ -97,7 +97,7 @@ def run(
         cases=tuple(reports),
         problems=tuple(problems),
         rerun=rerun(reports),
-        warnings=warnings(plans, reports, logs),
+        warnings=(*left_out(cases, plans, problems, settings), *warnings(plans, reports, logs)),
     )
 
 
@@ -123,10 +123,12 @@ def load_all(
     """Every case that can be loaded, and every problem of the others."""
     cases: list[Case] = []
     problems: list[Place] = []
+    files: list[Path] = []
     try:
         files = collect(paths)
-    except CaseFileError as error:
-        return [], list(error.places)
+    except CaseFileError as error:  # paths that do not exist: the others still run
+        problems.extend(error.places)
+        files = collect([path for path in paths if path.exists()])
     frameworks = {backend.name for backend, _ in catalog.values()}
     for file in files:
         try:
@@ -158,7 +160,7 @@ def overridden(case: Case, settings: Settings) -> Case:
 
 def planned(case: Case, settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) -> Plan:
     shipped = tuple(name for name, (backend, _) in catalog.items() if backend.default)
-    own = case.backends or settings.default_backends or shipped
+    own = case.backends or settings.backends or settings.default_backends or shipped
     chosen = tuple(name for name in own if not settings.backends or name in settings.backends)
     return Plan(case, chosen, named=bool(case.backends or settings.backends))
 
@@ -286,6 +288,22 @@ def exit_code(
 def excused(plan: Plan, check: Check) -> bool:
     """A backend that nobody asked for by name and that cannot be had here."""
     return not plan.named and check.codes == ("GC901",)
+
+
+def left_out(cases: Sequence[Case], plans: Sequence[Plan], problems: Sequence[Place], settings: Settings) -> list[str]:
+    """Why there is nothing to run, or less than was asked for."""
+    if not cases and not problems:
+        asked = (
+            f"no case's name matches -k '{settings.select.expression}'"
+            if settings.select.expression
+            else "no case file"
+        )
+        return [f"{asked}; `gradcheck list PATHS` shows what there is, `gradcheck init NAME` writes a first case"]
+    if len(plans) < len(cases):
+        planned_cases = {plan.case.path for plan in plans}
+        names = ", ".join(case.name for case in cases if case.path not in planned_cases)
+        return [f"not run, as they name none of the backends that -b names: {names}"]
+    return []
 
 
 def warnings(plans: Sequence[Plan], reports: Sequence[CaseReport], logs: str) -> tuple[str, ...]:

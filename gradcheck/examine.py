@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +18,9 @@ from gradcheck.numerics.compare import Comparison, compare
 from gradcheck.numerics.reference import Estimate
 from gradcheck.session import Arrays, Point, Session
 
-TRIES = 4  # steps tried per probe before "cannot tell"
 ENTRIES = 128  # entries differenced one by one where something disagrees; a larger tensor is sampled evenly
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
+ZERO = 1e-9  # of an objective's magnitude: what a gradient that vanishes in exact arithmetic is held against
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 
@@ -160,24 +161,11 @@ class Examination:
     ) -> Estimate:
         """Central differences at several steps along one direction; per objective the smallest bound is kept."""
         scale = self.scales[name] if scale is None else scale
-        best: Estimate | None = None
-        for attempt in range(TRIES):
-            values, _ = self.source.values([[(name, scale * step * rung, move)] for rung in reference.LADDER])
-            estimate = reference.extrapolate(self.base, values, step, self.sigma)
-            best = estimate if best is None else narrower(best, estimate)
-            wanted = (
-                self.finite
-                & (best.bound > enough)
-                & ~(np.isfinite(best.truncation) & (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough))
-            )
-            if not wanted.any():
-                break
-            following = reference.next_step(estimate, wanted, attempt)
-            if following is None:
-                break
-            step = following
-        assert best is not None
-        return best
+
+        def values_at(offsets: Sequence[float]) -> NDArray[np.float64]:
+            return self.source.values([[(name, scale * offset, move)] for offset in offsets])[0]
+
+        return reference.ladder(values_at, self.base, self.sigma, step, enough, self.finite)
 
     def enough(self, name: str, move: dict[str, int]) -> NDArray[np.float64]:
         """A bound that is good enough, per objective: half the tolerance; endless where the input is not asked for."""
@@ -297,7 +285,12 @@ class Examination:
         if self.case.dtype == "float32":
             shifts = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
             tolerance += 32 * max(shifts, default=0.0) + 64 * EPS["float32"] * norm
-        return compare(total, float(estimate.value[i]), float(estimate.bound[i]), tolerance, scale)
+        value, bound = float(estimate.value[i]), float(estimate.bound[i])
+        if (
+            max(norm, abs(value)) <= bound + tolerance
+        ):  # both are zero as far as anyone can tell: relative to the objective
+            scale = max(scale, ZERO * float(self.magnitudes[i]))
+        return compare(total, value, bound, tolerance, scale)
 
     def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: dict[str, int]) -> float:
         array = gradients[self.objectives[i], name].array
@@ -411,26 +404,6 @@ def tensor_scales(arrays: Arrays, names: list[str]) -> dict[str, float]:
     others = [r for r in rms.values() if r > 0 and np.isfinite(r)]
     middle = float(np.exp(np.mean(np.log(others)))) if others else 1.0
     return {n: r if r > 0 and np.isfinite(r) else middle for n, r in rms.items()}
-
-
-def narrower(one: Estimate, other: Estimate) -> Estimate:
-    """Per objective, the estimate with the smaller bound."""
-    better = other.bound < one.bound
-
-    def pick(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        return np.where(better, b, a)
-
-    return Estimate(
-        pick(one.value, other.value),
-        pick(one.bound, other.bound),
-        pick(one.truncation, other.truncation),
-        pick(one.rounding, other.rounding),
-        other.step if better.any() else one.step,
-        one.ladder + other.ladder,
-        one.moved | other.moved,
-        pick(one.gap, other.gap),
-        one.method,
-    )
 
 
 def float64_twin(case: Case, arrays: Arrays) -> tuple[Case, Arrays]:

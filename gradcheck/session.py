@@ -84,10 +84,16 @@ class Session:
         """Every gradient that the case asks for, by (objective, input)."""
         answer = self._call("gradients", point=plain(point))
         arrays = wire.unpack(answer["arrays"])
-        given = {(o, p): Gradient(status, arrays.get(f"{o}\n{p}"), why) for o, p, status, why in answer["answers"]}
-        for o, p in ((o.name, p) for o in self.case.objectives for p in o.wrt):
-            if (o, p) not in given:
-                raise BackendError(f"the backend gave neither the gradient of {o} by {p} nor a reason", code="GC905")
+        given = {
+            (o, name): Gradient(status, arrays.get(f"{o}\n{name}"), why) for o, name, status, why in answer["answers"]
+        }
+        for objective in self.case.objectives:
+            for name in objective.wrt:
+                if (objective.name, name) not in given:
+                    raise BackendError(
+                        f"the backend gave neither the gradient of {objective.name} by {name} nor a reason",
+                        code="GC905",
+                    )
         return given
 
     def draws(self) -> Arrays:

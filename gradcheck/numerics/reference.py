@@ -7,7 +7,9 @@ measured noise of the objective over h. Steps are relative: h = 1 moves a tensor
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ LADDER = (1.0, -1.0, 0.5, -0.5)  # times h, in the order of the values
 PILOT_STEP = 2.0**-7
 LARGEST_STEP, SMALLEST_STEP = 2.0**-2, 2.0**-19
 SAFETY = 1.5
+TRIES = 4  # steps tried per probe before "cannot tell"
 
 
 def noise_radius(eps: float) -> float:
@@ -125,3 +128,50 @@ def next_step(estimate: Estimate, wanted: NDArray[np.bool_], attempt: int) -> fl
         return max(target, SMALLEST_STEP) if estimate.step > SMALLEST_STEP else None
     target = min(max(balanced_step(estimate, wanted), estimate.step * 4), LARGEST_STEP)
     return target if target > estimate.step else None
+
+
+def ladder(
+    values_at: Callable[[Sequence[float]], Floats],
+    base: Floats,
+    sigma: Floats,
+    step: float,
+    enough: Floats,
+    finite: NDArray[np.bool_],
+) -> Estimate:
+    """Estimates at one step or more, until the bound is `enough`; per objective the one with the smallest bound is kept.
+
+    values_at: objectives float64[n, objectives] at n offsets along the probe. enough: float64[objectives]. finite: which
+    objectives are finite at the base point; the others cannot be helped.
+    """
+    best: Estimate | None = None
+    for attempt in range(TRIES):
+        estimate = extrapolate(base, values_at([step * rung for rung in LADDER]), step, sigma)
+        best = estimate if best is None else narrower(best, estimate)
+        settled = (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough)  # another step would gain little
+        wanted = finite & (best.bound > enough) & ~settled
+        following = next_step(estimate, wanted, attempt) if wanted.any() else None
+        if following is None:
+            break
+        step = following
+    assert best is not None
+    return best
+
+
+def narrower(one: Estimate, other: Estimate) -> Estimate:
+    """Per objective, the estimate with the smaller bound."""
+    better = other.bound < one.bound
+
+    def pick(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return np.where(better, b, a)
+
+    return Estimate(
+        pick(one.value, other.value),
+        pick(one.bound, other.bound),
+        pick(one.truncation, other.truncation),
+        pick(one.rounding, other.rounding),
+        other.step if better.any() else one.step,
+        one.ladder + other.ladder,
+        one.moved | other.moved,
+        pick(one.gap, other.gap),
+        one.method,
+    )

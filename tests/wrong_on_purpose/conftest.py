@@ -113,10 +113,19 @@ class Bench:
         return path
 
     def run(
-        self, *cases: Path, backends: tuple[str, ...] = ("fake",), timeout: float = 60, memory: float | None = None, **more
+        self,
+        *cases: Path,
+        backends: tuple[str, ...] = ("fake",),
+        timeout: float = 60,
+        memory: float | None = None,
+        **more,
     ) -> Report:
         settings = Settings(
-            backends=backends, default_backends=backends, extra_backends=(self.backends,), limits=Limits(timeout, memory), **more
+            backends=backends,
+            default_backends=backends,
+            extra_backends=(self.backends,),
+            limits=Limits(timeout, memory),
+            **more,
         )
         return run(cases, settings)
 
@@ -125,8 +134,16 @@ class Bench:
 
     def cli(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`gradcheck run` on the fakes, as a process."""
-        command = [str(Path(sys.executable).with_name("gradcheck")), "run", "--backends", str(self.backends), *map(str, arguments)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=100, env=dict(os.environ))
+        command = [
+            str(Path(sys.executable).with_name("gradcheck")),
+            "run",
+            "--backends",
+            str(self.backends),
+            *map(str, arguments),
+        ]
+        return subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=100, env=dict(os.environ)
+        )
 
 
 @pytest.fixture

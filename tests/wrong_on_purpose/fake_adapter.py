@@ -16,7 +16,15 @@ import numpy as np
 TINY = 1e-30
 DROPPED = 2  # the step whose contribution "bad_step" leaves out
 XP = types.SimpleNamespace(
-    tanh=np.tanh, exp=np.exp, sqrt=np.sqrt, sum=np.sum, mean=np.mean, abs=np.abs, stack=np.stack, where=np.where, log=np.log
+    tanh=np.tanh,
+    exp=np.exp,
+    sqrt=np.sqrt,
+    sum=np.sum,
+    mean=np.mean,
+    abs=np.abs,
+    stack=np.stack,
+    where=np.where,
+    log=np.log,
 )
 
 

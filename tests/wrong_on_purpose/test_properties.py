@@ -18,9 +18,7 @@ BATCH = 12  # injections in one run: a worker's start costs more than judging th
 
 def told(report):
     """case -> {(objective, parameter): (verdict, codes)}, whatever their order."""
-    return {
-        case.name: {(c.objective, c.parameter): (c.verdict, c.codes) for c in case.checks} for case in report.cases
-    }
+    return {case.name: {(c.objective, c.parameter): (c.verdict, c.codes) for c in case.checks} for case in report.cases}
 
 
 @pytest.fixture(scope="module")
