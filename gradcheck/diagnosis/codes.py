@@ -89,7 +89,7 @@ def _resolve(text: str) -> str:
     known = [*CODES, *by_name]
     guess = difflib.get_close_matches(f"GC{word}" if word.isdigit() else word.upper(), known, n=1)
     guess = guess or difflib.get_close_matches(word.lower(), known, n=1)
-    members = [c for c in CODES if family(c) == word.upper()]
+    members = [c for c in CODES if family(c).lower() == word.lower()]
     if members:
         raise UsageError(f"'{text}' is a family of codes", hint=f"its codes are {', '.join(members)}")
     hint = f"did you mean {guess[0]}?" if guess else f"the codes are {', '.join(CODES)}"

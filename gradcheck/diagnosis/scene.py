@@ -106,13 +106,20 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     elif evidence.estimate is not None and np.isfinite(evidence.estimate.value[evidence.objective_index]):
         i = evidence.objective_index
         gradient = evidence.gradient
-        rows.append(("analytic", "none" if gradient.array is None else "not finite"))
+        rows.append(("analytic", shown(gradient.array)))
         value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
         rows.append((reference_name(evidence), f"{number(value)} +- {bound:.1g}   along a random direction"))
         if evidence.unrolled is not None and evidence.unrolled.array is not None:
             state = "right by its own differences" if evidence.unrolled_passes else "not right either"
             rows.append(("unrolled", f"there, and {state}"))
     return tuple(rows)
+
+
+def shown(array: np.ndarray | None) -> str:
+    """What there is of a gradient that was not compared."""
+    if array is None:
+        return "none"
+    return "not finite" if not np.isfinite(array).all() else "there" if array.any() else "0 exactly"
 
 
 def reference_name(evidence: Evidence) -> str:

@@ -38,7 +38,8 @@ class Estimate:
     """Directional derivatives of all objectives along one probe.
 
     value, bound: float64[objectives], the true derivative lies within value +- bound. truncation, rounding: its two parts.
-    step: h. ladder: (step, central differences) pairs. moved: whether any value differed from the base value, bool[objectives].
+    step: h. ladder: (step, central differences) pairs. moved: whether any value differed from the base
+    value, bool[objectives].
     gap: difference of the forward and backward slopes, extrapolated to h = 0 (0 where smooth).
     """
 
@@ -171,7 +172,7 @@ def narrower(one: Estimate, other: Estimate) -> Estimate:
         pick(one.rounding, other.rounding),
         other.step if better.any() else one.step,
         one.ladder + other.ladder,
-        one.moved | other.moved,
+        pick(one.moved, other.moved),
         pick(one.gap, other.gap),
         one.method,
     )

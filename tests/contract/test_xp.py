@@ -1,0 +1,146 @@
+"""Every name that xp guarantees, on every framework: values against plain NumPy, gradients against differences.
+
+The scenarios are data of the worker package; the cases made of them here run through the same examination as a user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from gradcheck._backends._worker import directions
+from gradcheck._backends._worker.names import XP_NAMES
+from gradcheck._backends._worker.xp_battery import Scenario, scenarios
+from gradcheck.catalog import load_backends
+from gradcheck.examine import BackendEvidence, Evidence
+from gradcheck.model import Verdict
+
+pytestmark = pytest.mark.backend
+
+ROLLOUTS = load_backends()
+FRAMEWORKS = {backend.name: next(iter(backend.rollouts)) for backend, _ in ROLLOUTS.values()}  # its quickest rollout, below
+FRAMEWORKS |= {backend.name: name for name, (backend, rollout) in ROLLOUTS.items() if rollout == "unroll"}
+SCANS = [name for name, (_, rollout) in ROLLOUTS.items() if rollout == "scan"]
+
+TABLE = scenarios()
+BY_NAME = {scenario.name: scenario for scenario in TABLE}
+FIRST = list({scenario.covers: scenario for scenario in reversed(TABLE)}.values())[::-1]  # one for each name
+SIZE = 32  # scenarios in one case: JAX compiles every objective's gradient through all of them, the others pay per case
+ANCHOR = 0.5
+
+STEPWISE = {"sign", "floor", "ceil", "round"}  # flat, with jumps: a gradient of zero, which differences can only call undecided
+RTOL = {"float64": 1e-12, "float32": 2e-5}  # of the sum of the terms' magnitudes
+
+STEP = '''
+from gradcheck_worker.xp_battery import scenarios
+
+TABLE = {scenario.name: scenario for scenario in scenarios()}
+GROUP = @GROUP@
+
+
+def step(xp, anchor, **inputs):
+    """One output for each scenario. The anchor is what a scenario without a gradient is differentiated by."""
+    default = str(xp.zeros(1).dtype).replace("complex128", "float64")
+    outputs = {}
+    for key, name in GROUP.items():
+        scenario = TABLE[name]
+        value = scenario.function(xp, *(inputs[f"{key}_{i}"] for i in range(len(scenario.shapes))))
+        wanted = scenario.expected(default)
+        dtype = str(value.dtype).replace("complex128", "float64")
+        if value.ndim != wanted.ndim or dtype != wanted.dtype:
+            raise TypeError(f"{name}: {value.ndim} dimensions of {dtype}, not {wanted.ndim} of {wanted.dtype}")
+        outputs[key] = value if scenario.differentiable else value + anchor
+    return outputs
+'''
+
+if not (FRAMEWORKS and TABLE):
+    raise RuntimeError("nothing to test: no backend or no scenario was found")
+
+
+def groups(table: list[Scenario]) -> dict[str, list[Scenario]]:
+    """The scenarios in groups of equal size, by the names they begin and end with."""
+    parts = [table[start : start + SIZE] for start in range(0, len(table), SIZE)]
+    return {f"{part[0].covers}..{part[-1].covers}": part for part in parts}
+
+
+ALL, ONE_EACH = groups(TABLE), groups(FIRST)
+
+
+def battery(bench, kind: str, label: str, group: list[Scenario], dtype: str, steps: int, first_is_sequence: bool):
+    """The case of a group: an objective `dot` for each scenario, by its own inputs."""
+    keys = {f"s{number}": scenario for number, scenario in enumerate(group)}
+    sequences, parameters = {}, {"anchor": {"shape": [], "init": {"value": ANCHOR}}}
+    objectives = {}
+    for key, scenario in keys.items():
+        own = [f"{key}_{i}" for i in range(len(scenario.shapes))]
+        for i, (name, array) in enumerate(zip(own, scenario.inputs("float64"), strict=True)):
+            over_time = first_is_sequence and i == 0
+            values = np.stack([array] * steps) if over_time else array
+            entry = {"shape": list(array.shape), "init": {"value": values.tolist()}}
+            (sequences if over_time else parameters)[name] = entry
+        objectives[key] = {"of": key, "reduce": "dot", "wrt": own if scenario.differentiable else ["anchor"]}
+    text = {"steps": steps, "dtype": dtype, "sequences": sequences, "parameters": parameters, "objectives": objectives}
+    lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in text.items())
+    step = STEP.replace("@GROUP@", repr({key: scenario.name for key, scenario in keys.items()}))
+    return bench.case(f"{kind}-{list(ALL | ONE_EACH).index(label)}", lines, step), keys
+
+
+def cotangent(case, objective: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What a worker multiplies a `dot` objective's values with."""
+    digest = hashlib.blake2b(f"cotangent {case.seed} {objective}".encode(), digest_size=16).digest()
+    return directions.expand(int.from_bytes(digest, "big"), 0, int(np.prod(shape))).reshape(shape).astype(case.dtype)
+
+
+def assert_right(case, keys: dict[str, Scenario], result: BackendEvidence) -> None:
+    """Every value is the reference's, every gradient passes; says all that is not so."""
+    assert result.error is None, f"{result.error} {result.error.context}"
+    wrong = []
+    for (key, scenario), value in zip(keys.items(), result.values, strict=True):
+        wanted = scenario.expected(case.dtype)
+        terms = np.stack([wanted if scenario.differentiable else wanted + ANCHOR] * case.steps).astype(np.float64)
+        terms = terms * cotangent(case, key, terms.shape)
+        if not abs(value - terms.sum()) <= RTOL[case.dtype] * np.abs(terms).sum():
+            wrong.append(f"{scenario.name}: value {value!r}, not {terms.sum()!r}")
+    for evidence in result.checks:
+        scenario = keys[evidence.check.objective]
+        if not is_right(evidence, scenario):
+            check = evidence.check
+            wrong.append(f"{scenario.name} by {check.parameter}: {check.verdict} {check.codes} {check.reason}")
+    assert not wrong, "\n".join(wrong)
+    assert len(result.checks) == sum(max(1, len(s.shapes) * s.differentiable) for s in keys.values())
+
+
+def is_right(evidence: Evidence, scenario: Scenario) -> bool:
+    array = evidence.gradient.array
+    if scenario.covers in STEPWISE and evidence.check.codes == ("GC401",):
+        return array is None or not array.any()
+    return evidence.check.verdict is Verdict.PASS or evidence.check.dead
+
+
+@pytest.mark.parametrize("label", ALL)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_scenario_in_float64(bench, framework, label):
+    case, keys = battery(bench, "xp-float64", label, ALL[label], "float64", steps=1, first_is_sequence=False)
+    assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
+
+
+@pytest.mark.parametrize("label", ONE_EACH)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_name_in_float32(bench, framework, label):
+    case, keys = battery(bench, "xp-float32", label, ONE_EACH[label], "float32", steps=1, first_is_sequence=False)
+    assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
+
+
+@pytest.mark.parametrize("label", ONE_EACH)
+@pytest.mark.parametrize("rollout", SCANS)
+def test_every_name_inside_a_scan(bench, rollout, label):
+    case, keys = battery(bench, "xp-scan", label, ONE_EACH[label], "float64", steps=2, first_is_sequence=True)
+    assert_right(case, keys, bench.examined(case, rollout, beside=SCANS))
+
+
+def test_the_groups_hold_every_scenario_and_every_name():
+    assert [s.name for group in ALL.values() for s in group] == [s.name for s in TABLE]
+    assert [s.covers for group in ONE_EACH.values() for s in group] == list(XP_NAMES)
