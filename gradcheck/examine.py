@@ -260,8 +260,9 @@ class Examination:
                 if confirmed.verdict is Verdict.PASS and attempt:
                     return self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed)
             else:
-                reason = "two probes disagree: the objective is not smooth on the scale of a step"
-                return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC402",), gradient, estimate, comparison, reason)
+                code, reason = self.why_not(i, name, second)
+                reason = f"two probes disagree: {reason}"
+                return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
             disconnected = gradient.array is None
             found = self.verdict(
                 i,
@@ -274,7 +275,7 @@ class Examination:
             )
             return self.localised(i, name, found)
         if comparison.verdict is Verdict.INCONCLUSIVE:
-            code, reason = self.why_not(i, estimate)
+            code, reason = self.why_not(i, name, estimate)
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
         return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
 
@@ -295,17 +296,30 @@ class Examination:
         array = gradients[self.objectives[i], name].array
         return 0.0 if array is None else directions.dot(array, move)[0] * self.scales[name]
 
-    def why_not(self, i: int, estimate: Estimate) -> tuple[str, str]:
+    def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
         if self.noisy[i]:
             times = self.sigma[i] / (self.eps * max(abs(float(self.base[i])), 1e-300))
             reason = f"moves of 2e-10 of an input change the objective erratically, {times:.0e} times its rounding: "
             return "GC404", reason + "it is chaotic, or computed in a lower precision than it claims"
+        if self.case.dtype == "float32" and self.twin:
+            return (
+                "GC403",
+                "rounding: the float32 gradient moves by more than a judgement needs when its inputs move by one ulp",
+            )
         if estimate.truncation[i] <= estimate.rounding[i]:
             return "GC403", f"rounding: the objective's own noise is {self.sigma[i]:.1e}, too much for any step"
-        if abs(estimate.gap[i]) > 24 * self.sigma[i] / max(estimate.step, 1e-300):
-            return "GC402", "a kink: forward and backward differences do not meet"
+        if self.kinked(i, name, estimate):
+            return "GC402", "a kink: forward and backward differences do not meet, however small the step"
         return "GC404", "differences do not converge at any step"
+
+    def kinked(self, i: int, name: str, estimate: Estimate) -> bool:
+        """Whether the gap of forward and backward slopes stays as it is at a step a thousand times smaller: curvature would not."""
+        scale, move, h = self.scales[name], {"key": self.key("probe", name)}, reference.SMALLEST_STEP * 8
+        values, _ = self.source.values([[(name, scale * h * rung, move)] for rung in reference.LADDER])
+        close = reference.extrapolate(self.base, values, h, self.sigma)
+        noise = 24 * float(self.sigma[i]) / h
+        return abs(close.gap[i]) > noise and abs(close.gap[i] - estimate.gap[i]) < 0.5 * abs(estimate.gap[i])
 
     def localised(self, i: int, name: str, evidence: Evidence) -> Evidence:
         """Difference single entries (all of a small tensor, an even sample of a large one), then the worst one carefully."""

@@ -127,8 +127,8 @@ def next_step(estimate: Estimate, wanted: NDArray[np.bool_], attempt: int) -> fl
         if attempt >= 2:  # not converging as a smooth function does: look below the kinks that the stencil crosses
             target = min(target, 2.0**-17)
         return max(target, SMALLEST_STEP) if estimate.step > SMALLEST_STEP else None
-    target = min(max(balanced_step(estimate, wanted), estimate.step * 4), LARGEST_STEP)
-    return target if target > estimate.step else None
+    target = balanced_step(estimate, wanted)
+    return target if target > 2 * estimate.step else None
 
 
 def ladder(
