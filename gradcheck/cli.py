@@ -38,8 +38,11 @@ class Group(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted: the workers were stopped, no report was written", err=True)
             status = INTERRUPTED
-        except BrokenPipeError:  # the reader of a pipe went away: not an error of ours, and nothing more can be said
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (
+            BrokenPipeError,
+            SystemExit,
+        ):  # click's answer to a pipe whose reader went away: nothing more can be said
+            silence_stdout()
             status = 0
         except Exception:
             click.echo(f"error: internal error in gradcheck; the traceback is in {log_traceback()}", err=True)
@@ -52,8 +55,12 @@ def flush_and_exit(status: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
     raise SystemExit(status)
+
+
+def silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def show_error(error: GradcheckError) -> None:
@@ -188,25 +195,35 @@ def run(
     to_stdout = json_file == "-" or format_name == "json"
     with progress_lines(quiet) as progress:
         report = run_cases(paths_chosen, settings, command=command_line(), progress=progress)
-    write_files(report, json_file, junit_file)
-    if to_stdout:
-        from gradcheck.reports import json
+    problems = write_files(report, json_file, junit_file)
+    try:
+        if to_stdout:
+            from gradcheck.reports import json
 
-        json.write(report, sys.stdout)
-    else:
-        from gradcheck.reports import FORMATS
+            json.write(report, sys.stdout)
+        else:
+            from gradcheck.reports import FORMATS
 
-        FORMATS[format_name](report, console(color), verbose, quiet)
-    raise click.exceptions.Exit(report.exit_code)
+            FORMATS[format_name](report, console(color), verbose, quiet)
+    except (BrokenPipeError, SystemExit):  # the reader went away (rich exits); the outcome is the same
+        silence_stdout()
+    for problem in problems:
+        show_error(problem)
+    raise click.exceptions.Exit(USAGE if problems else report.exit_code)
 
 
-def write_files(report: Any, json_file: str | None, junit_file: str | None) -> None:
+def write_files(report: Any, json_file: str | None, junit_file: str | None) -> list[GradcheckError]:
+    """Write the files that were asked for. A file that cannot be written keeps neither the other one nor the report back."""
     from gradcheck.reports import json, junit
 
-    if json_file and json_file != "-":
-        json.write_file(report, Path(json_file))
-    if junit_file:
-        junit.write_file(report, Path(junit_file))
+    problems: list[GradcheckError] = []
+    for write, name in ((json.write_file, None if json_file == "-" else json_file), (junit.write_file, junit_file)):
+        try:
+            if name:
+                write(report, Path(name))
+        except GradcheckError as error:
+            problems.append(error)
+    return problems
 
 
 def command_line() -> str:

@@ -114,8 +114,10 @@ class Examination:
             return False
         count = len(offsets)
         self.sigma = reference.noise_level(offsets, values[2 : 2 + count], self.base, self.eps)
-        self.noisy = self.sigma > TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
         self.pilot = reference.extrapolate(self.base, values[2 + count :], reference.PILOT_STEP, self.sigma)
+        rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
+        steepest = np.abs(values[2 + count :] - self.base).max(0) / reference.PILOT_STEP
+        self.noisy = self.sigma > rounding + 0.3 * reference.noise_radius(self.eps) * steepest  # a kink is not noise
         self.step = reference.balanced_step(self.pilot, self.finite)
         self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(along(1.0))
         return True
@@ -314,12 +316,12 @@ class Examination:
         return "GC404", "differences do not converge at any step"
 
     def kinked(self, i: int, name: str, estimate: Estimate) -> bool:
-        """Whether the gap of forward and backward slopes stays as it is at a step a thousand times smaller: curvature would not."""
+        """Whether the gap of forward and backward slopes stays at a much smaller step, which that of curvature would not."""
         scale, move, h = self.scales[name], {"key": self.key("probe", name)}, reference.SMALLEST_STEP * 8
         values, _ = self.source.values([[(name, scale * h * rung, move)] for rung in reference.LADDER])
         close = reference.extrapolate(self.base, values, h, self.sigma)
         noise = 24 * float(self.sigma[i]) / h
-        return abs(close.gap[i]) > noise and abs(close.gap[i] - estimate.gap[i]) < 0.5 * abs(estimate.gap[i])
+        return bool(abs(close.gap[i]) > noise and abs(close.gap[i] - estimate.gap[i]) < 0.5 * abs(estimate.gap[i]))
 
     def localised(self, i: int, name: str, evidence: Evidence) -> Evidence:
         """Difference single entries (all of a small tensor, an even sample of a large one), then the worst one carefully."""

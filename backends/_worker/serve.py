@@ -1,5 +1,6 @@
 """The worker's loop: one job at a time, answered with a value or an error; nothing is ever printed to the channel."""
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -94,11 +95,20 @@ class Worker:
         return arrays
 
 
+def escaped(text):
+    """The text with what the channel cannot carry, such as half a surrogate pair, written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
     place = problem.where_in(step_file, error.__traceback__) if step_file else None
     name = type(error).__name__
-    text = str(error)
+    try:
+        text = escaped(str(error))
+        shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception as second:  # the exception's own words fail
+        text, shown = f"(its message raises {type(second).__name__})", ""
     if isinstance(error, SystemExit):
         text = "the step called sys.exit(%s)" % ("" if error.code is None else repr(error.code))
     elif not isinstance(error, problem.StepError):
@@ -106,13 +116,14 @@ def failure(error, step_file):
     return {
         "message": text,
         "place": list(place) if place else None,
-        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+        "traceback": escaped(shown),
     }
 
 
 def run(channel, adapter_path):
     """Serve jobs until the channel closes."""
     worker, step_file = None, None
+    log = sys.stderr  # the step may put something else in its place
     for job in channel:
         operation = job.pop("op")
         try:
@@ -123,7 +134,8 @@ def run(channel, adapter_path):
             answer = {"ok": getattr(worker, operation)(**job)}
         except BaseException as error:  # SystemExit too: a step that exits must not take the worker along
             answer = {"error": failure(error, step_file)}
-            sys.stderr.write(answer["error"]["traceback"])
-        sys.stdout.flush()
-        sys.stderr.flush()
+            log.write(answer["error"]["traceback"])
+        for stream in (sys.stdout, sys.stderr, log):
+            with contextlib.suppress(Exception):  # closed or replaced by the step: nothing of ours is in it
+                stream.flush()
         channel.send(answer)

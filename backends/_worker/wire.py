@@ -11,7 +11,7 @@ def pack(arrays):
     names = list(arrays)
     for name in names:
         if np.asarray(arrays[name]).dtype.hasobject:  # savez would pickle them, and the other end refuses that
-            raise ValueError("%r holds Python objects, not numbers" % name)
+            raise ValueError(f"{name!r} holds Python objects, not numbers")
     # numbered members: a name such as "../x" or "file" must not meet zip paths or savez's own keywords
     np.savez(buffer, **{f"a{i}": np.asarray(arrays[name]) for i, name in enumerate(names)})
     return {"names": names, "npz": buffer.getvalue()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.scene import Claim, Scene, finding, line_blame
+from gradcheck.diagnosis.scene import Claim, Scene, finding, line_blame, unique
 from gradcheck.errors import BackendError
 from gradcheck.examine import Evidence
 from gradcheck.model import Finding
@@ -17,11 +17,11 @@ WHOSE = {
     "GC905": "the step or the case",
 }
 TITLES = {
-    "GC901": "backend could not be started",
-    "GC902": "backend process died",
-    "GC903": "backend ran out of time",
-    "GC904": "backend ran out of memory",
-    "GC905": "the step could not be run",
+    "GC901": "{} could not be started",
+    "GC902": "the process of {} died",
+    "GC903": "{} ran out of time",
+    "GC904": "{} ran out of memory",
+    "GC905": "the step could not be run on {}",
 }
 
 
@@ -51,7 +51,7 @@ def describer(error: BackendError):  # type: ignore[no-untyped-def]  # returns C
         return finding(
             error.code,
             checks,
-            TITLES[error.code],
+            TITLES[error.code].format(", ".join(unique(e.check.backend for e in checks))),
             because=error.message + (f"\n{quoted}" if quoted else ""),
             help=error.hint,
             note=error.note,

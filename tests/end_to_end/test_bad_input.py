@@ -51,7 +51,7 @@ def test_a_binary_file(gradcheck):
 @pytest.mark.parametrize(
     ("wrong", "right", "said"),
     [
-        ("parameters:", "paramters:", "bad.yaml:8:1: unknown key 'paramters', did you mean 'parameters'?"),
+        ("parameters:", "paramters:", "bad.yaml:9:1: unknown key 'paramters', did you mean 'parameters'?"),
         ("init: glorot", "inti: glorot", "unknown key 'inti', did you mean 'init'?"),
         ("[batch, input]", "[batch, imput]", "unknown dimension 'imput', did you mean 'input'?"),
         ("steps: 4", "steps: 0", "bad.yaml:3:8: 'steps' must be at least 1, not 0"),
@@ -59,7 +59,7 @@ def test_a_binary_file(gradcheck):
         ("bad.py:step", "bad.py:stop", "no function 'stop' in bad.py, did you mean 'step'?"),
         ("bad.py:step", "worse.py:step", "no step file 'worse.py'"),
         ("wrt: [W_x, W_h]", "wrt: [W_x, W_y]", "'W_y'"),
-        ("init: zeros", "init: {value: [1, 2, 3]}", "bad.yaml:7:"),
+        ("init: zeros", "init: {value: [1, 2, 3]}", "bad.yaml:8:37: 'value' has shape [3], 'h' needs shape [2, 4]"),
         ("steps: 4", "steps: 4\nbackends: [unrol]", "unknown backend 'unrol', did you mean 'unroll'?"),
         ("steps: 4", "steps: 4\noptions: {numpy: {speed: high}}", "numpy has no option 'speed'"),
     ],
@@ -72,12 +72,13 @@ def test_a_case_that_makes_no_sense(gradcheck, wrong, right, said):
     done = gradcheck("run", "bad.yaml")
     assert (done.returncode, done.stderr) == (2, "")
     assert said in done.stdout.replace("\n  ", " "), done.stdout
-    assert gradcheck("lint", "bad.yaml").returncode == 2
 
 
 def test_every_problem_is_told_at_once(gradcheck):
     path = gradcheck.folder / gradcheck.case("bad")
-    path.write_text(path.read_text().replace("sequences", "sequenzes").replace("glorot", "glorott").replace("of: h", "off: h"))
+    path.write_text(
+        path.read_text().replace("sequences", "sequenzes").replace("glorot", "glorott").replace("of: h", "off: h")
+    )
     done = gradcheck("run", "bad.yaml")
     assert done.returncode == 2
     for word in ("sequenzes", "glorott", "off"):
@@ -135,7 +136,7 @@ WHERE = {"line": 8}  # of the line that a test puts into the step
         ("return h", 3, "GC905", "returned ndarray, not a dict"),
         ("h = h[:, :2]", 3, "GC905", "enters the step with shape (2, 4) and leaves it with shape (2, 2)"),
         ("h = h / 0.0 - h / 0.0", 1, "GC303", "the objective itself is nan"),
-        ("xp.tahn(h)", 3, "GC905", "did you mean 'tanh'?"),
+        ("xp.tahn(h)", 3, "GC905", "xp has no 'tahn', did you mean"),
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})()", 3, "GC90", "Odd"),
         ("raise ValueError('\\ud800 is no text')", 3, "GC905", "is no text"),
         ("sys.stdout = sys.stderr = None; sys.exit('gone')", 3, "GC905", "the step called sys.exit"),
@@ -175,7 +176,7 @@ def test_a_step_file_that_raises_while_it_is_loaded(gradcheck):
 
 
 @backend
-@pytest.mark.parametrize("line", ["print('hello from the step')", "os.write(1, b'hello from the step')", "os.system('echo hello')"])
+@pytest.mark.parametrize("line", ["print('hello')", "os.write(1, b'hello')", "os.system('echo hello')"])
 def test_a_step_that_prints(gradcheck, line):
     done = gradcheck("run", gradcheck.case(line=line), "-b", "unroll", "--json", "-")
     assert (done.returncode, done.stderr) == (0, "")
@@ -190,7 +191,7 @@ def test_a_step_that_never_ends(gradcheck):
     bad, good = gradcheck.case("bad", line), gradcheck.case("good")
     done = gradcheck("run", bad, good, "-b", "unroll", "--timeout", "3", "--json", "report.json")
     assert done.returncode == 3
-    assert "error[GC903]: backend ran out of time" in done.stdout
+    assert "error[GC903]: unroll ran out of time" in done.stdout
     assert "no answer within 3 s" in done.stdout
     report = json.loads((gradcheck.folder / "report.json").read_text())
     assert [check["verdict"] for check in report["cases"][1]["checks"]] == ["pass", "pass"]
@@ -203,7 +204,7 @@ def test_a_step_that_never_ends(gradcheck):
 def test_an_interpreter_that_does_not_exist(gradcheck):
     done = gradcheck("run", gradcheck.case(), "-b", "unroll", "--python", "numpy=/nonexistent")
     assert (done.returncode, done.stderr) == (3, "")
-    assert "error[GC901]: backend could not be started" in done.stdout
+    assert "error[GC901]: unroll could not be started" in done.stdout
     assert "there is no interpreter /nonexistent" in done.stdout
     assert "warning: unroll did not run" in done.stdout
 
@@ -215,8 +216,11 @@ def test_an_interpreter_that_lacks_the_framework(gradcheck):
 
 
 def test_offline_with_an_empty_cache(gradcheck, tmp_path):
-    caches = {"GRADCHECK_CACHE": str(tmp_path / "cache"), "UV_CACHE_DIR": str(tmp_path / "uv")}
-    done = gradcheck("run", gradcheck.case(), "-b", "unroll", "--offline", PIP_FIND_LINKS="", UV_FIND_LINKS="", **caches)
+    """No network, nothing in uv's cache, and no wheels in local folders either, whatever this machine's settings are."""
+    empty = {"GRADCHECK_CACHE": str(tmp_path / "cache"), "UV_CACHE_DIR": str(tmp_path / "uv")}
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "UV_FIND_LINKS": "", "UV_NO_CONFIG": "1"}
+    nowhere |= {"PIP_INDEX_URL": "https://pypi.invalid/simple", "PIP_EXTRA_INDEX_URL": "", "UV_INDEX_URL": ""}
+    done = gradcheck("run", gradcheck.case(), "-b", "unroll", "--offline", **empty, **nowhere)
     assert (done.returncode, done.stderr) == (3, "")
     assert "error[GC901]" in done.stdout
     assert "--offline forbids downloading what it needs" in " ".join(done.stdout.split())
@@ -280,7 +284,7 @@ def test_interrupted_in_the_middle(gradcheck, fake_backends, sleep):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert (out, err) == ("", "interrupted: the workers were stopped, no report was written\n")
+    assert (out, err.strip()) == ("", "interrupted: the workers were stopped, no report was written")
     wait_for(lambda: not any(worker.is_running() for worker in workers))
     assert sorted(p.name for p in gradcheck.folder.iterdir()) == ["backends", "model.py", "model.yaml", "started"]
 
@@ -337,7 +341,7 @@ def test_no_case_collected(gradcheck, arguments, said):
         gradcheck.case()
     done = gradcheck("run", *arguments)
     assert done.returncode == 5
-    assert said in done.stdout
+    assert said in " ".join(done.stdout.split())
     assert "exit 5: no case was collected" in done.stdout
 
 
@@ -387,7 +391,7 @@ def test_expected_findings(gradcheck, fake_backends):
     assert done.returncode == 0
     assert "the fake is wrong on purpose" in done.stdout
     assert gradcheck(*run, case, "--no-expect").returncode == 1
-    gone = gradcheck(*run, gradcheck.case(more=expect.replace("scaled", "")))
+    gone = gradcheck(*run, gradcheck.case(more=expect.replace("scaled", "''")))
     assert gone.returncode == 1
     assert "error[GC801]" in gone.stdout
 
@@ -410,11 +414,14 @@ def test_the_command_that_reruns_what_failed_does_so(gradcheck, fake_backends):
     assert gradcheck(*rerun[1:]).returncode == done.returncode == 1
 
 
-def test_a_reader_that_goes_away(gradcheck):
-    process = gradcheck.start("schema")
+@pytest.mark.parametrize("arguments", [["schema"], ["run", "--backends", "backends", "-b", "fake", "model.yaml"]])
+def test_a_reader_that_goes_away(gradcheck, fake_backends, arguments):
+    """`gradcheck run | head`: the outcome is that of the run."""
+    gradcheck.case()
+    process = gradcheck.start(*arguments)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(60) in (0, 141)
+    assert process.wait(60) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()

@@ -110,7 +110,7 @@ class Model:
         """(status, array or reason) with the fault in it."""
         fault = self.fault
         if fault in ("null", "refused", "disconnected"):
-            return fault, "the fake backend has no gradient of %s" % name
+            return fault, f"the fake backend has no gradient of {name}"
         if fault == "zero":
             gradient = 0.0 * gradient
         elif fault == "scaled":
@@ -135,7 +135,7 @@ class Model:
 def misbehave(fault, where):
     """What a fault does to the process, whatever is computed."""
     if fault == "chatter":
-        print("chatter on stdout in %s" % where)
+        print(f"chatter on stdout in {where}")
         sys.stderr.write("chatter on stderr\n")
         os.write(1, b"\x00\xff chatter on the file descriptor\n")
     if where != "gradients":

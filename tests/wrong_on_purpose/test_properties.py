@@ -75,8 +75,12 @@ injections = st.lists(
 
 # no shrinking: an example is a whole run, and each of its injections stands for itself
 @settings(
-    max_examples=3, deadline=None, derandomize=True, database=None,
-    phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow],
+    max_examples=3,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 @pytest.mark.parametrize("reference", ["", "complex"])
 @given(injections=injections)
