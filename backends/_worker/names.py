@@ -5,6 +5,7 @@ Signatures and meaning are those of the Python array API standard; what differs:
 
 - default dtype of zeros, ones, full, eye, of asarray of Python floats, and of functions of Python scalars or integer
   arrays that give floats: the dtype of the case. Python scalars never change the dtype of an array beside them.
+- in a float32 case a backend may have no 64-bit types, as JAX by default: float64 and int64 are the 32-bit ones then.
 - comparisons are to be written as functions or with < <= > >=; `x == y` is not elementwise on Theano: use xp.equal.
 - cumulative_sum(x, axis=None): None for one axis only; no dtype, no include_initial.
 - repeat takes one int; take(x, indices, axis) takes a one-dimensional integer array.

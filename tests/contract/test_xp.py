@@ -28,10 +28,14 @@ SCANS = [name for name, (_, rollout) in ROLLOUTS.items() if rollout == "scan"]
 TABLE = scenarios()
 BY_NAME = {scenario.name: scenario for scenario in TABLE}
 FIRST = list({scenario.covers: scenario for scenario in reversed(TABLE)}.values())[::-1]  # one for each name
-SIZE = 32  # scenarios in one case: JAX compiles every objective's gradient through all of them, the others pay per case
+IN_ONE_CASE = 16  # a case costs some seconds, and with many objectives JAX takes long to compile it,
+IN_ONE_SCAN = 6  # and Theano longer: it differentiates a scan once for each objective, with all of its outputs
 ANCHOR = 0.5
 
-STEPWISE = {"sign", "floor", "ceil", "round"}  # flat, with jumps: a gradient of zero, which differences can only call undecided
+# what differences cannot decide, and what the gradient must be then
+STEPWISE = {"sign", "floor", "ceil", "round"}  # flat, with jumps: zero
+SATURATED = {"softmax[large]", "softmax[very large]"}  # far below the rounding of the values: as good as zero
+NO_64_BITS = {"float64", "int64"}  # names whose scenarios a backend may fail in a float32 case (see names.py)
 RTOL = {"float64": 1e-12, "float32": 2e-5}  # of the sum of the terms' magnitudes
 
 STEP = '''
@@ -50,7 +54,8 @@ def step(xp, anchor, **inputs):
         value = scenario.function(xp, *(inputs[f"{key}_{i}"] for i in range(len(scenario.shapes))))
         wanted = scenario.expected(default)
         dtype = str(value.dtype).replace("complex128", "float64")
-        if value.ndim != wanted.ndim or dtype != wanted.dtype:
+        narrow = default == "float32" and dtype == str(wanted.dtype).replace("64", "32")
+        if value.ndim != wanted.ndim or not (dtype == wanted.dtype or narrow):
             raise TypeError(f"{name}: {value.ndim} dimensions of {dtype}, not {wanted.ndim} of {wanted.dtype}")
         outputs[key] = value if scenario.differentiable else value + anchor
     return outputs
@@ -60,32 +65,32 @@ if not (FRAMEWORKS and TABLE):
     raise RuntimeError("nothing to test: no backend or no scenario was found")
 
 
-def groups(table: list[Scenario]) -> dict[str, list[Scenario]]:
-    """The scenarios in groups of equal size, by the names they begin and end with."""
-    parts = [table[start : start + SIZE] for start in range(0, len(table), SIZE)]
-    return {f"{part[0].covers}..{part[-1].covers}": part for part in parts}
+def groups(table: list[Scenario], size: int) -> dict[str, list[Scenario]]:
+    """The scenarios in groups of one size, by the names they begin and end with."""
+    parts = [table[start : start + size] for start in range(0, len(table), size)]
+    return {f"{part[0].name}..{part[-1].name}": part for part in parts}
 
 
-ALL, ONE_EACH = groups(TABLE), groups(FIRST)
+ALL, IN_FLOAT32, IN_SCANS = groups(TABLE, IN_ONE_CASE), groups(FIRST, IN_ONE_CASE), groups(FIRST, IN_ONE_SCAN)
 
 
-def battery(bench, kind: str, label: str, group: list[Scenario], dtype: str, steps: int, first_is_sequence: bool):
+def battery(bench, name: str, group: list[Scenario], dtype: str, steps: int = 1, first_is_sequence: bool = False):
     """The case of a group: an objective `dot` for each scenario, by its own inputs."""
     keys = {f"s{number}": scenario for number, scenario in enumerate(group)}
     sequences, parameters = {}, {"anchor": {"shape": [], "init": {"value": ANCHOR}}}
     objectives = {}
     for key, scenario in keys.items():
         own = [f"{key}_{i}" for i in range(len(scenario.shapes))]
-        for i, (name, array) in enumerate(zip(own, scenario.inputs("float64"), strict=True)):
+        for i, (one, array) in enumerate(zip(own, scenario.inputs("float64"), strict=True)):
             over_time = first_is_sequence and i == 0
             values = np.stack([array] * steps) if over_time else array
             entry = {"shape": list(array.shape), "init": {"value": values.tolist()}}
-            (sequences if over_time else parameters)[name] = entry
+            (sequences if over_time else parameters)[one] = entry
         objectives[key] = {"of": key, "reduce": "dot", "wrt": own if scenario.differentiable else ["anchor"]}
     text = {"steps": steps, "dtype": dtype, "sequences": sequences, "parameters": parameters, "objectives": objectives}
     lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in text.items())
     step = STEP.replace("@GROUP@", repr({key: scenario.name for key, scenario in keys.items()}))
-    return bench.case(f"{kind}-{list(ALL | ONE_EACH).index(label)}", lines, step), keys
+    return bench.case(name, lines, step), keys
 
 
 def cotangent(case, objective: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,6 +104,8 @@ def assert_right(case, keys: dict[str, Scenario], result: BackendEvidence) -> No
     assert result.error is None, f"{result.error} {result.error.context}"
     wrong = []
     for (key, scenario), value in zip(keys.items(), result.values, strict=True):
+        if case.dtype == "float32" and scenario.covers in NO_64_BITS:
+            continue
         wanted = scenario.expected(case.dtype)
         terms = np.stack([wanted if scenario.differentiable else wanted + ANCHOR] * case.steps).astype(np.float64)
         terms = terms * cotangent(case, key, terms.shape)
@@ -117,30 +124,35 @@ def is_right(evidence: Evidence, scenario: Scenario) -> bool:
     array = evidence.gradient.array
     if scenario.covers in STEPWISE and evidence.check.codes == ("GC401",):
         return array is None or not array.any()
+    if scenario.name in SATURATED and evidence.check.codes == ("GC403",):
+        return bool(np.abs(array).max() < 1e-15)
     return evidence.check.verdict is Verdict.PASS or evidence.check.dead
 
 
 @pytest.mark.parametrize("label", ALL)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_scenario_in_float64(bench, framework, label):
-    case, keys = battery(bench, "xp-float64", label, ALL[label], "float64", steps=1, first_is_sequence=False)
+    case, keys = battery(bench, f"xp-float64-{list(ALL).index(label)}", ALL[label], "float64")
     assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
 
 
-@pytest.mark.parametrize("label", ONE_EACH)
+@pytest.mark.parametrize("label", IN_FLOAT32)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_name_in_float32(bench, framework, label):
-    case, keys = battery(bench, "xp-float32", label, ONE_EACH[label], "float32", steps=1, first_is_sequence=False)
+    case, keys = battery(bench, f"xp-float32-{list(IN_FLOAT32).index(label)}", IN_FLOAT32[label], "float32")
     assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
 
 
-@pytest.mark.parametrize("label", ONE_EACH)
+@pytest.mark.parametrize("label", IN_SCANS)
 @pytest.mark.parametrize("rollout", SCANS)
 def test_every_name_inside_a_scan(bench, rollout, label):
-    case, keys = battery(bench, "xp-scan", label, ONE_EACH[label], "float64", steps=2, first_is_sequence=True)
+    """The first input of each scenario is a sequence, the others are parameters."""
+    name = f"xp-scan-{list(IN_SCANS).index(label)}"
+    case, keys = battery(bench, name, IN_SCANS[label], "float64", steps=2, first_is_sequence=True)
     assert_right(case, keys, bench.examined(case, rollout, beside=SCANS))
 
 
 def test_the_groups_hold_every_scenario_and_every_name():
     assert [s.name for group in ALL.values() for s in group] == [s.name for s in TABLE]
-    assert [s.covers for group in ONE_EACH.values() for s in group] == list(XP_NAMES)
+    for table in (IN_FLOAT32, IN_SCANS):
+        assert [s.covers for group in table.values() for s in group] == list(XP_NAMES)
