@@ -255,7 +255,9 @@ def show_timings(console: Console, timings: Sequence[Timing]) -> None:
     console.print(table)
     slowest, times = ratio(timings)
     console.print(f"slowest bare script: {slowest.name.removeprefix('bare ')}, {slowest.median:.2f} s")
-    console.print(f"gradcheck / slowest bare script: {times:.2f}, target {TARGET}: {reached(times <= TARGET)}\n")
+    console.print(f"gradcheck / slowest bare script: {times:.2f}, target {TARGET}: {reached(times <= TARGET)}")
+    rounds = ", ".join(f"{one / other:.2f}" for one, other in zip(timings[0].seconds, slowest.seconds, strict=True))
+    console.print(f"round by round: {rounds}\n")
 
 
 def show_many(console: Console, many: Many) -> None:
@@ -312,7 +314,9 @@ def show_machine(console: Console, about: dict[str, Any]) -> None:
     console.print(f"{about['system']}, {about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB")
     names = [f"{name} {f['version']} (Python {f['python']})" for name, f in about["frameworks"].items()]
     console.print(f"gradcheck {about['gradcheck']} (Python {about['python']}), {', '.join(names)}")
-    console.print(f"load average before: {about['load_before'][0]}\n")
+    load = about["load_before"][0]
+    busy = " -- other programs keep the machine busy: wall times mean little" if load > 0.5 * about["cores"] else ""
+    console.print(f"load average before: {load}{busy}\n")
 
 
 def document(about: dict[str, Any], timings: Sequence[Timing] | None, cases: Many | None) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from gradcheck.data import arrays as seeded_arrays
 from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, relative
 from gradcheck.errors import BackendError, GradcheckError, UsageError
-from gradcheck.examine import BackendEvidence, Evidence, Examination, float64_twin
+from gradcheck.evidence import BackendEvidence, Evidence
+from gradcheck.examine import Examination, float64_twin
 from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.selection import Selection

@@ -71,11 +71,12 @@ class Crew:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        keep_logs = self.failed and kind is not KeyboardInterrupt  # asked now: ending a busy worker is a failure, too
         for lane in self._lanes.values():
             lane.worker.close()
             lane.executor.shutdown(wait=False, cancel_futures=True)
         self._builders.shutdown(wait=False, cancel_futures=True)
-        if self._logs and not self.failed:
+        if self._logs and not keep_logs:
             shutil.rmtree(self._logs, ignore_errors=True)
 
     @property

@@ -4,56 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._backends._worker import directions
+from gradcheck.entries import localised
 from gradcheck.errors import BackendError
-from gradcheck.model import Case, Check, Gradient, Verdict, Worst
+from gradcheck.evidence import BackendEvidence, Evidence
+from gradcheck.model import Case, Check, Gradient, Verdict
 from gradcheck.numerics import reference
 from gradcheck.numerics.compare import Comparison, compare
 from gradcheck.numerics.reference import Estimate
 from gradcheck.session import Arrays, Point, Session
 
-ENTRIES = 128  # entries differenced one by one where something disagrees; a larger tensor is sampled evenly
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
 TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it mean nothing
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
-
-
-@dataclass
-class Evidence:
-    """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
-
-    unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe.
-    """
-
-    check: Check
-    gradient: Gradient
-    comparison: Comparison | None = None
-    estimate: Estimate | None = None
-    objective_index: int = 0
-    entries: NDArray[np.float64] | None = None
-    unrolled: Gradient | None = None
-    unrolled_passes: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class BackendEvidence:
-    """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run."""
-
-    backend: str
-    rollout: str
-    checks: list[Evidence]
-    values: NDArray[np.float64] | None = None
-    magnitudes: NDArray[np.float64] | None = None
-    error: BackendError | None = None
-    evaluations: int = 0
-    seconds: float = 0.0
 
 
 class Examination:
@@ -279,7 +248,7 @@ class Examination:
                 estimate,
                 comparison,
             )
-            return self.localised(i, name, found)
+            return localised(self, i, name, found)
         if comparison.verdict is Verdict.INCONCLUSIVE:
             code, reason = self.why_not(i, name, estimate)
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
@@ -330,60 +299,6 @@ class Examination:
         close = reference.extrapolate(self.base, values, h, self.sigma)
         noise = 24 * float(self.sigma[i]) / h
         return bool(abs(close.gap[i]) > noise and abs(close.gap[i] - estimate.gap[i]) < 0.5 * abs(estimate.gap[i]))
-
-    def localised(self, i: int, name: str, evidence: Evidence) -> Evidence:
-        """Difference single entries (all of a small tensor, an even sample of a large one), then the worst one carefully."""
-        array = evidence.gradient.array
-        shape = self.session.arrays[name].shape
-        flat = np.zeros(int(np.prod(shape))) if array is None else np.asarray(array, dtype=np.float64).reshape(-1)
-        chosen = np.unique(np.linspace(0, flat.size - 1, min(ENTRIES, flat.size)).astype(int))
-        found, spent = np.full(flat.size, np.nan), int(chosen.size)
-        if self.complex:
-            found[chosen] = self.source.derivatives([[(name, 1.0, {"entry": int(k)})] for k in chosen])[:, i]
-        else:
-            found[chosen], spent = self.entry_differences(i, name, chosen, flat[chosen], evidence)
-        error = np.abs(flat - found)
-        worst = int(np.nanargmax(error)) if np.isfinite(error).any() else int(chosen[0])
-        careful, bound = float(found[worst]), float(evidence.comparison.bound) if evidence.comparison else 0.0
-        if not self.complex:
-            enough = np.full(
-                len(self.objectives), max(abs(float(flat[worst] - careful)) * self.scales[name] * 1e-3, 1e-300)
-            )
-            single = self.ladder(name, {"entry": worst}, self.step, enough)
-            careful, bound = float(single.value[i]) / self.scales[name], float(single.bound[i]) / self.scales[name]
-            evidence.notes["entry_ladder"] = single
-        found[worst] = careful
-        largest = float(np.nanmax(np.abs(found))) or float(np.max(np.abs(flat)))
-        absolute = abs(float(flat[worst]) - careful)
-        check = replace(
-            evidence.check,
-            worst=Worst(tuple(int(k) for k in np.unravel_index(worst, shape)), float(flat[worst]), careful),
-            max_abs_error=absolute,
-            max_rel_error=absolute / largest if largest else 0.0,
-            error_bound=bound,
-            reference_norm=float(np.sqrt(np.nansum(found**2))) if chosen.size == flat.size else None,
-            forward_evaluations=evidence.check.forward_evaluations + spent,
-        )
-        evidence.check, evidence.entries = check, found.reshape(shape)
-        evidence.notes["examined"] = (int(chosen.size), int(flat.size))
-        return evidence
-
-    def entry_differences(
-        self, i: int, name: str, chosen: NDArray[np.int64], analytic: NDArray[np.float64], evidence: Evidence
-    ) -> tuple[NDArray[np.float64], int]:
-        """Derivatives by single entries and the evaluations spent: extrapolated if the error does not stand out otherwise."""
-
-        def central(h: float) -> NDArray[np.float64]:
-            points = [[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)]
-            values = self.source.values(points)[0][:, i]
-            return np.asarray((values[0::2] - values[1::2]) / (2 * h))
-
-        step = evidence.estimate.step if evidence.estimate else self.step
-        h = max(step, 2.0**-12) * self.scales[name]
-        whole = central(h)
-        if not np.nanmax(np.abs(whole - analytic), initial=0.0) < 1e-2 * np.nanmax(np.abs(whole), initial=0.0):
-            return whole, 2 * chosen.size
-        return (4 * central(h / 2) - whole) / 3, 4 * chosen.size
 
     def verdict(
         self,

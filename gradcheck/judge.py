@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradcheck.examine import BackendEvidence, Evidence
+from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Case, Verdict
 
 FORWARD_RTOL = {"float64": 1e-9, "float32": 1e-3}  # of the sum of the terms' magnitudes

@@ -14,7 +14,9 @@ from gradcheck.errors import BackendError
 from gradcheck.model import Case, Gradient, Placement, Role
 from gradcheck.workers import Worker
 
-Move = dict[str, int]  # {"key": k} a random direction, with "low" and "high" a part of it; {"entry": i} one entry
+Move = dict[
+    str, int
+]  # {"key": k} a random direction, weighted by one digit of the index with "base" and "digit"; or {"entry": i}
 Point = Sequence[tuple[str, float, Move]]  # (input, coefficient, move): base inputs plus coefficient * direction
 Arrays = dict[str, NDArray[Any]]
 

@@ -21,20 +21,30 @@ def expand(key, low, high):
     return np.where(words >> np.uint64(63), -size, size)
 
 
-def blocks(size, low=0, high=None):
-    """Ranges (start, stop) of at most BLOCK entries that cover [low, high) of a tensor of `size` entries."""
-    high = size if high is None else high
-    for start in range(low, high, BLOCK):
-        yield start, min(start + BLOCK, high)
+def part(move, start, stop):
+    """Entries [start, stop) of a move {"key"}, or of {"key", "base", "digit"}: then each entry is weighted by one digit of its
+    index, divided by the largest digit, so that the ratio to the unweighted direction tells that digit of a lone error's index.
+    """
+    entries = expand(move["key"], start, stop)
+    if "base" in move:
+        digits = np.arange(start, stop) // move["base"] ** move["digit"] % move["base"]
+        entries *= digits / (move["base"] - 1)
+    return entries
+
+
+def blocks(size):
+    """Ranges (start, stop) of at most BLOCK entries that cover a tensor of `size` entries."""
+    for start in range(0, size, BLOCK):
+        yield start, min(start + BLOCK, size)
 
 
 def add(target, coefficient, move):
-    """target += coefficient * direction, in place. target: float64, flat. move: {"key", "low", "high"} or {"entry"}."""
+    """target += coefficient * direction, in place. target: float64, flat. move: {"key", ...} (see part) or {"entry"}."""
     if "entry" in move:
         target[move["entry"]] += coefficient
         return
-    for start, stop in blocks(target.size, move.get("low", 0), move.get("high")):
-        target[start:stop] += coefficient * expand(move["key"], start, stop)
+    for start, stop in blocks(target.size):
+        target[start:stop] += coefficient * part(move, start, stop)
 
 
 def dot(array, move):
@@ -44,8 +54,8 @@ def dot(array, move):
         value = float(flat[move["entry"]])
         return value, abs(value), abs(value)
     total = squares = magnitudes = 0.0
-    for start, stop in blocks(flat.size, move.get("low", 0), move.get("high")):
-        product = flat[start:stop].astype(np.float64) * expand(move["key"], start, stop)
+    for start, stop in blocks(flat.size):
+        product = flat[start:stop].astype(np.float64) * part(move, start, stop)
         total += float(product.sum())
         squares += float((product * product).sum())
         magnitudes += float(np.abs(product).sum())

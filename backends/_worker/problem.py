@@ -30,6 +30,7 @@ class Problem:
         self.name = description["name"]
         self.steps = description["steps"]
         self.seed = description["seed"]
+        self.draw_seed = self.seed % 2**32  # what any framework's generator takes
         self.dtype = description["dtype"]
         self.objectives = description["objectives"]
         self.options = description["options"]

@@ -1,6 +1,7 @@
 """The worker's loop: one job at a time, answered with a value or an error; nothing is ever printed to the channel."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import platform
@@ -79,7 +80,9 @@ class Worker:
         return {"arrays": wire.pack(self.models[handle].draws())}
 
     def drop(self, handle):
+        """Forget a model. Graphs are full of cycles, which are collected here and only here (see run)."""
         self.models.pop(handle, None)
+        gc.collect()
         return {}
 
     @staticmethod
@@ -123,6 +126,7 @@ def failure(error, step_file):
 def run(channel, adapter_path):
     """Serve jobs until the channel closes."""
     worker, step_file = None, None
+    gc.disable()  # building graphs makes millions of objects that live on: looking through them again and again costs a third
     log = sys.stderr  # the step may put something else in its place
     for job in channel:
         operation = job.pop("op")

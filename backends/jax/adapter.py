@@ -42,7 +42,7 @@ class Model:
     def keys(self):
         import jax
 
-        return jax.random.split(jax.random.key(self.problem.seed), self.problem.steps)
+        return jax.random.split(jax.random.key(self.problem.draw_seed), self.problem.steps)
 
     def noise(self, key):
         """The draws of one step."""
@@ -71,7 +71,8 @@ class Model:
         first = {name: value[0] for name, value in sequences.items()}
         after, outputs = jax.eval_shape(self.one_step, fixed, carries, first, self.keys()[0])
         for name, value in after.items():
-            self.problem.check_carry(name, value.shape, value.dtype)
+            same = value.dtype == carries[name].dtype  # in float32 JAX has no int64 and narrows such a carry
+            self.problem.check_carry(name, value.shape, self.problem.arrays[name].dtype if same else value.dtype)
         return {name: value.shape for name, value in {**after, **outputs}.items()}
 
     def objectives(self, moving):
@@ -99,18 +100,18 @@ class Model:
         return jnp.stack([v for v, _ in pairs]), jnp.stack([m for _, m in pairs])
 
     def cotangents(self, moving):
-        """Gradients of each objective by its own inputs, from one shared forward pass."""
+        """Gradients of each objective by its own inputs. One compilation, but one pull-back per objective from that objective
+        alone: a zero cotangent into another objective's part would turn an infinite derivative there into NaN here.
+        """
         import jax
 
-        wrt = {name: moving[name] for name in self.problem.wrt}
-        rest = {name: moving[name] for name in moving if name not in wrt}
-        values, pull_back = jax.vjp(lambda inputs: self.objectives({**rest, **inputs})[0], wrt)
-        results = {}
-        for position, objective in enumerate(self.problem.objectives):
-            one = jax.numpy.zeros_like(values).at[position].set(1)
-            by_input = pull_back(one)[0]
-            results[objective["name"]] = {name: by_input[name] for name in objective["wrt"]}
-        return results
+        def gradient(position, wrt):
+            def objective(inputs):
+                return self.objectives({**moving, **inputs})[0][position]
+
+            return jax.grad(objective)({name: moving[name] for name in wrt})
+
+        return {o["name"]: gradient(position, o["wrt"]) for position, o in enumerate(self.problem.objectives)}
 
     def values(self, arrays):
         self.in_precision()

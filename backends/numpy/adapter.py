@@ -34,7 +34,7 @@ class Model:
 
     def noise(self):
         """Draws of one evaluation, step by step, always from the same state: dicts name -> array."""
-        generator = np.random.Generator(np.random.Philox(key=self.problem.seed))
+        generator = np.random.Generator(np.random.Philox(key=self.problem.draw_seed))
         draw = {"normal": generator.standard_normal, "uniform": generator.random}
         for _ in range(self.problem.steps):
             yield {

@@ -59,8 +59,16 @@ class Model:
     def compile(self, outputs):
         """No updates, not even a generator's default one: its shared state never advances, so every call starts from the same."""
         import theano
+        from gradcheck_worker.problem import StepError
 
-        return theano.function(list(self.inputs.values()), outputs, on_unused_input="ignore", no_default_updates=True)
+        try:
+            return theano.function(
+                list(self.inputs.values()), outputs, on_unused_input="ignore", no_default_updates=True
+            )
+        except Exception as error:
+            if theano.config.cxx and (isinstance(error, NotImplementedError) or "ompilation failed" in str(error)):
+                raise StepError(no_code(error)) from error
+            raise
 
     def call(self, function, arrays):
         return function(*[arrays[name] for name in self.inputs])
@@ -68,7 +76,7 @@ class Model:
     def generator(self):
         from theano.tensor.random.utils import RandomStream
 
-        return RandomStream(seed=self.problem.seed)
+        return RandomStream(seed=self.problem.draw_seed)
 
     def noise(self, stream):
         """The draws of one step, by the stream: name -> variable."""
@@ -235,6 +243,13 @@ def symbolic_gradients(cost, inputs):
         return "ok", result
 
     return {name: judged(result) for name, result in taken.items()}
+
+
+def no_code(error):
+    """Why a linker that compiles cannot be used, in one line. The compiler's own words go to the log."""
+    told = [line.partition("error:")[2].strip() for line in str(error).replace("\\n", "\n").split("\n") if "error:" in line]
+    why = told[0].partition(". ")[0] if told else "an operation of this case has no C code"
+    return "Theano cannot compile this case with a linker that uses C ({}): set options: {{theano: {{linker: py}}}}".format(why)
 
 
 def variable(name, array):

@@ -18,7 +18,7 @@ from gradcheck.diagnosis.scene import Claim, Scene
 from gradcheck.diagnosis.shared_noise import shared_noise
 from gradcheck.diagnosis.truncated_history import truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding
 
 RULES: tuple[

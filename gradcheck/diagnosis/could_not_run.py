@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gradcheck.diagnosis.scene import Claim, Scene, finding, line_blame, unique
 from gradcheck.errors import BackendError
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Finding
 
 WHOSE = {

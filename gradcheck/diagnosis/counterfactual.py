@@ -10,7 +10,8 @@ import numpy as np
 from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
-from gradcheck.examine import Evidence, Examination
+from gradcheck.evidence import Evidence
+from gradcheck.examine import Examination
 from gradcheck.model import Case, Verdict
 from gradcheck.session import Arrays
 

@@ -14,7 +14,7 @@ from functools import partial
 from gradcheck.diagnosis.counterfactual import Agreement, agreement, failing
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, first_use, numbers, worst
 from gradcheck.errors import BackendError
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Placement, Verdict
 
 

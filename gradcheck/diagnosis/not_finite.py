@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 
 

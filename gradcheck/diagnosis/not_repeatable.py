@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, step_blame
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 
 WORDS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gradcheck.crew import Crew
-from gradcheck.examine import BackendEvidence, Evidence
+from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.session import Arrays
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from gradcheck.diagnosis.counterfactual import agreement
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, worst
-from gradcheck.examine import Evidence
+from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Finding, Verdict
 
 OPTION = "truncate_gradient"

@@ -5,23 +5,23 @@ The scenarios are data of the worker package; the cases made of them here run th
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
 import pytest
-
-from gradcheck._backends._worker import directions
 from gradcheck._backends._worker.names import XP_NAMES
 from gradcheck._backends._worker.xp_battery import Scenario, scenarios
+
 from gradcheck.catalog import load_backends
-from gradcheck.examine import BackendEvidence, Evidence
+from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Verdict
 
 pytestmark = pytest.mark.backend
 
 ROLLOUTS = load_backends()
-FRAMEWORKS = {backend.name: next(iter(backend.rollouts)) for backend, _ in ROLLOUTS.values()}  # its quickest rollout, below
+FRAMEWORKS = {
+    backend.name: next(iter(backend.rollouts)) for backend, _ in ROLLOUTS.values()
+}  # its quickest rollout, below
 FRAMEWORKS |= {backend.name: name for name, (backend, rollout) in ROLLOUTS.items() if rollout == "unroll"}
 SCANS = [name for name, (_, rollout) in ROLLOUTS.items() if rollout == "scan"]
 
@@ -87,19 +87,14 @@ def battery(bench, name: str, group: list[Scenario], dtype: str, steps: int = 1,
             entry = {"shape": list(array.shape), "init": {"value": values.tolist()}}
             (sequences if over_time else parameters)[one] = entry
         objectives[key] = {"of": key, "reduce": "dot", "wrt": own if scenario.differentiable else ["anchor"]}
-    text = {"steps": steps, "dtype": dtype, "sequences": sequences, "parameters": parameters, "objectives": objectives}
+    text = {"step": "step.py:step", "steps": steps, "dtype": dtype, "objectives": objectives}
+    text |= {"sequences": sequences, "parameters": parameters}
     lines = "\n".join(f"{key}: {json.dumps(value)}" for key, value in text.items())
     step = STEP.replace("@GROUP@", repr({key: scenario.name for key, scenario in keys.items()}))
-    return bench.case(name, lines, step), keys
+    return bench.case(name, lines, step=step), keys
 
 
-def cotangent(case, objective: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What a worker multiplies a `dot` objective's values with."""
-    digest = hashlib.blake2b(f"cotangent {case.seed} {objective}".encode(), digest_size=16).digest()
-    return directions.expand(int.from_bytes(digest, "big"), 0, int(np.prod(shape))).reshape(shape).astype(case.dtype)
-
-
-def assert_right(case, keys: dict[str, Scenario], result: BackendEvidence) -> None:
+def assert_right(bench, case, keys: dict[str, Scenario], result: BackendEvidence) -> None:
     """Every value is the reference's, every gradient passes; says all that is not so."""
     assert result.error is None, f"{result.error} {result.error.context}"
     wrong = []
@@ -108,7 +103,7 @@ def assert_right(case, keys: dict[str, Scenario], result: BackendEvidence) -> No
             continue
         wanted = scenario.expected(case.dtype)
         terms = np.stack([wanted if scenario.differentiable else wanted + ANCHOR] * case.steps).astype(np.float64)
-        terms = terms * cotangent(case, key, terms.shape)
+        terms = terms * bench.cotangent(case, key, terms.shape)
         if not abs(value - terms.sum()) <= RTOL[case.dtype] * np.abs(terms).sum():
             wrong.append(f"{scenario.name}: value {value!r}, not {terms.sum()!r}")
     for evidence in result.checks:
@@ -133,14 +128,14 @@ def is_right(evidence: Evidence, scenario: Scenario) -> bool:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_scenario_in_float64(bench, framework, label):
     case, keys = battery(bench, f"xp-float64-{list(ALL).index(label)}", ALL[label], "float64")
-    assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
+    assert_right(bench, case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
 
 
 @pytest.mark.parametrize("label", IN_FLOAT32)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_name_in_float32(bench, framework, label):
     case, keys = battery(bench, f"xp-float32-{list(IN_FLOAT32).index(label)}", IN_FLOAT32[label], "float32")
-    assert_right(case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
+    assert_right(bench, case, keys, bench.examined(case, FRAMEWORKS[framework], beside=FRAMEWORKS.values()))
 
 
 @pytest.mark.parametrize("label", IN_SCANS)
@@ -149,7 +144,7 @@ def test_every_name_inside_a_scan(bench, rollout, label):
     """The first input of each scenario is a sequence, the others are parameters."""
     name = f"xp-scan-{list(IN_SCANS).index(label)}"
     case, keys = battery(bench, name, IN_SCANS[label], "float64", steps=2, first_is_sequence=True)
-    assert_right(case, keys, bench.examined(case, rollout, beside=SCANS))
+    assert_right(bench, case, keys, bench.examined(case, rollout, beside=SCANS))
 
 
 def test_the_groups_hold_every_scenario_and_every_name():

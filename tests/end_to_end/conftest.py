@@ -45,9 +45,10 @@ def step(xp, x, h, W_x, W_h):
 class Workplace:
     """A folder to work in, and the command."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.folder, self.temporary = folder, temporary
         self.environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")}
+        self.environ["TMPDIR"] = str(temporary)  # where the logs of failed workers are kept
 
     def case(self, name: str = "model", line: str = "", *, more: str = "", step: str | None = None) -> str:
         """Write a case and its step, with a line of the user's before the return; gives the case file's name."""
@@ -74,8 +75,8 @@ class Workplace:
 
 
 @pytest.fixture
-def gradcheck(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+def gradcheck(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path, tmp_path_factory.mktemp("tmp"))
 
 
 @pytest.fixture

@@ -287,6 +287,7 @@ def test_interrupted_in_the_middle(gradcheck, fake_backends, sleep):
     assert (out, err.strip()) == ("", "interrupted: the workers were stopped, no report was written")
     wait_for(lambda: not any(worker.is_running() for worker in workers))
     assert sorted(p.name for p in gradcheck.folder.iterdir()) == ["backends", "model.py", "model.yaml", "started"]
+    assert not list(gradcheck.temporary.iterdir())
 
 
 def wait_for(condition, seconds: float = 30.0) -> None:

@@ -147,7 +147,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    temporary = str(tmp_path_factory.mktemp("tmp"))  # where the logs of failed workers are kept
+    monkeypatch.setattr("tempfile.tempdir", temporary)
+    monkeypatch.setenv("TMPDIR", temporary)
     return Bench(tmp_path)
 
 

@@ -1,0 +1,46 @@
+"""What was measured: per check (Evidence) and per backend (BackendEvidence). Filled by examine, read by judge and diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck.errors import BackendError
+from gradcheck.model import Check, Gradient
+from gradcheck.numerics.compare import Comparison
+from gradcheck.numerics.reference import Estimate
+
+
+@dataclass
+class Evidence:
+    """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
+
+    unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe.
+    """
+
+    check: Check
+    gradient: Gradient
+    comparison: Comparison | None = None
+    estimate: Estimate | None = None
+    objective_index: int = 0
+    entries: NDArray[np.float64] | None = None
+    unrolled: Gradient | None = None
+    unrolled_passes: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BackendEvidence:
+    """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run."""
+
+    backend: str
+    rollout: str
+    checks: list[Evidence]
+    values: NDArray[np.float64] | None = None
+    magnitudes: NDArray[np.float64] | None = None
+    error: BackendError | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
