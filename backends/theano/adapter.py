@@ -247,9 +247,11 @@ def symbolic_gradients(cost, inputs):
 
 def no_code(error):
     """Why a linker that compiles cannot be used, in one line. The compiler's own words go to the log."""
-    told = [line.partition("error:")[2].strip() for line in str(error).replace("\\n", "\n").split("\n") if "error:" in line]
+    told = [
+        line.partition("error:")[2].strip() for line in str(error).replace("\\n", "\n").split("\n") if "error:" in line
+    ]
     why = told[0].partition(". ")[0] if told else "an operation of this case has no C code"
-    return "Theano cannot compile this case with a linker that uses C ({}): set options: {{theano: {{linker: py}}}}".format(why)
+    return f"Theano cannot compile this case with a linker that uses C ({why}): set options: {{theano: {{linker: py}}}}"
 
 
 def variable(name, array):

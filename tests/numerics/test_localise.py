@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from gradcheck._backends._worker import directions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradcheck._backends._worker import directions
 from gradcheck.numerics import localise
 
 
@@ -46,9 +46,9 @@ def test_an_error_below_the_uncertainty_is_not_looked_for():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_two_errors_name_none_or_are_caught_by_the_final_look(seed):
-    """The digits of two errors blend; where they happen to spell an index, the entry's own difference refutes it."""
+def test_of_two_errors_neither_is_called_alone(seed):
+    """The digits of two errors blend; an index that they happen to spell is refuted by that entry's own difference."""
     generator = np.random.Generator(np.random.Philox(seed))
     errors = dict(zip(generator.choice(10_000, 2, replace=False).tolist(), [1e-3, 2e-3], strict=True))
     found, _ = search(errors, 10_000)
-    assert found is None or found not in errors or len(errors) == 2
+    assert found not in errors
