@@ -18,7 +18,8 @@ from gradcheck.numerics.reference import Estimate
 class Evidence:
     """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
 
-    unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe.
+    unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe. scale: the
+    input's unit of steps, by which the probe direction is multiplied.
     """
 
     check: Check
@@ -26,6 +27,7 @@ class Evidence:
     comparison: Comparison | None = None
     estimate: Estimate | None = None
     objective_index: int = 0
+    scale: float = 1.0
     entries: NDArray[np.float64] | None = None
     unrolled: Gradient | None = None
     unrolled_passes: bool = False

@@ -332,12 +332,16 @@ class Examination:
             forward_evaluations=0 if estimate is None else 1 if estimate.method == "complex step" else 4,
             reason=reason or gradient.why,
         )
-        return Evidence(check, gradient, comparison, estimate, i)
+        return Evidence(check, gradient, comparison, estimate, i, self.scales.get(name, 1.0))
 
     def key(self, *parts: object) -> int:
-        """A direction's key: the same for every backend of a case, another for every input and purpose."""
-        text = "\n".join(map(str, (self.case.seed, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+        return probe_key(self.case.seed, *parts)
+
+
+def probe_key(seed: int, *parts: object) -> int:
+    """A direction's key: the same for every backend of a case, another for every input and purpose."""
+    text = "\n".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
 def is_float(array: NDArray[Any]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
+from gradcheck.diagnosis.counterfactual import run_unroll
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
 from gradcheck.diagnosis.missing import missing
@@ -39,6 +40,7 @@ RULES: tuple[
 
 def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     """Run the rules, mark what was expected, in place, and return the findings, the unexpected ones first."""
+    run_unroll(scene)
     claims: list[Claim] = []
     taken: set[int] = set()
     for rule in RULES:

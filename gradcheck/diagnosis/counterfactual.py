@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,18 +11,22 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import Examination
-from gradcheck.model import Case, Verdict
+from gradcheck.examine import DEFAULT_RTOL, probe_key
+from gradcheck.judge import scan_against_unroll
+from gradcheck.model import Case, Gradient, Verdict
 from gradcheck.session import Arrays
 
 
 @dataclass
 class Agreement:
-    """explained: checks whose gradient in the changed case agrees with the ORIGINAL case's reference. words: what was seen."""
+    """explained: checks whose gradient in the changed case agrees with the ORIGINAL case's reference. words: what was seen.
+
+    missing: checks that have no gradient in the changed case either, so that their cause is another.
+    """
 
     explained: list[Evidence]
     words: str
-    same_forward: bool
+    missing: list[Evidence] = field(default_factory=list)
 
 
 def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: Arrays) -> Agreement:
@@ -32,43 +36,59 @@ def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: A
         with scene.lab.session(changed, name, arrays) as session:
             values, magnitudes = session.values([()])
             gradients = session.gradients()
-            examination = Examination(name, session, None, scene.case.rtol, scene.case.atol)
     except BackendError as error:
-        return Agreement([], f"the counterfactual could not be run: {error.message}", False)
-    original = next(r for r in scene.results if r.backend == name)
-    assert original.values is not None
-    same = (
-        bool((np.abs(values[0] - original.values) <= 1e-12 * magnitudes[0] + 0.0).all())
-        or scene.case.dtype == "float32"
-    )
-    explained: list[Evidence] = []
-    errors: list[float] = []
-    for evidence in checks:
-        gradient = gradients[evidence.check.objective, evidence.check.parameter]
-        if gradient.array is None or evidence.estimate is None:
+        return Agreement([], f"the counterfactual could not be run: {error.message}")
+    original = next(r.values for r in scene.results if r.backend == name)
+    rounding = {"float64": 1e-12, "float32": 1e-4}[scene.case.dtype] * magnitudes[0]
+    if original is None or (np.abs(values[0] - original) > rounding).any():
+        return Agreement([], "the changed case has another forward value and proves nothing")
+    found = {id(e): remaining_error(scene, e, gradient_of(gradients, e)) for e in checks}
+    errors = {key: miss for key, miss in found.items() if miss is not None}
+    explained = [e for e in checks if id(e) in errors]
+    missing = [e for e in checks if gradient_of(gradients, e).array is None]
+    if not explained:
+        return Agreement([], "the counterfactual did not explain the error", missing)
+    many = f"all {len(checks)} of these gradients agree" if len(explained) > 1 else "the gradient agrees"
+    if len(explained) < len(checks):
+        many = f"{len(explained)} of {len(checks)} agree"
+    return Agreement(explained, f"{many} with the same differences, to {max(errors.values()):.0e}", missing)
+
+
+def gradient_of(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> Gradient:
+    return gradients[evidence.check.objective, evidence.check.parameter]
+
+
+def remaining_error(scene: Scene, evidence: Evidence, gradient: Gradient) -> float | None:
+    """Relative error of another gradient against a check's own reference, or None if it is not right (or not there)."""
+    if gradient.array is None or evidence.estimate is None:
+        return None
+    name, i = evidence.check.parameter, evidence.objective_index
+    scale = evidence.scale
+    total, norm, _ = directions.dot(gradient.array, {"key": probe_key(scene.case.seed, "probe", name)})
+    value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
+    miss = abs(total * scale - value)
+    rtol = scene.case.rtol if scene.case.rtol is not None else DEFAULT_RTOL[scene.case.dtype]
+    return miss / (norm * scale or 1.0) if miss <= bound + rtol * norm * scale + 1e-12 * abs(value) else None
+
+
+def run_unroll(scene: Scene) -> None:
+    """Where a scan failed and its framework's unroll was not among the backends: run it, for comparison, with the same draws."""
+    for result in scene.results:
+        lacking = [e for e in failing(result.checks) if e.unrolled is None]
+        if result.rollout != "scan" or not lacking:
             continue
-        key = {"key": examination.key("probe", evidence.check.parameter)}
-        scale = examination.scales[evidence.check.parameter]
-        total, norm, _ = directions.dot(gradient.array, key)
-        i = evidence.objective_index
-        miss = abs(total * scale - float(evidence.estimate.value[i]))
-        bound = float(evidence.estimate.bound[i])
-        if np.isfinite(miss) and miss <= bound + examination.rtol * norm * scale + 1e-12 * abs(
-            float(evidence.estimate.value[i])
-        ):
-            explained.append(evidence)
-            errors.append(miss / (norm * scale) if norm else 0.0)
-    total_count = len(checks)
-    if not same or not explained:
-        return Agreement([], "the counterfactual did not explain the error", same)
-    how_many = (
-        f"all {total_count} of these gradients agree"
-        if len(explained) == total_count
-        else f"{len(explained)} of {total_count} agree"
-    )
-    if total_count == 1:
-        how_many = "the gradient agrees"
-    return Agreement(explained, f"{how_many} with the same differences, to {max(errors):.0e}", same)
+        framework = scene.lab.catalog[result.backend][0].name
+        siblings = [n for n, (b, rollout) in scene.lab.catalog.items() if b.name == framework and rollout == "unroll"]
+        for name in siblings[:1]:
+            try:
+                with scene.lab.session(scene.case, name, scene.arrays) as session:
+                    gradients = session.gradients()
+            except BackendError:
+                continue
+            for evidence in lacking:
+                evidence.unrolled = gradient_of(gradients, evidence)
+                evidence.unrolled_passes = remaining_error(scene, evidence, evidence.unrolled) is not None
+                scan_against_unroll(evidence, scene.case.dtype)
 
 
 def failing(checks: Sequence[Evidence]) -> list[Evidence]:

@@ -26,6 +26,9 @@ def noise_in_scan(scene: Scene) -> Iterable[Claim]:
             continue
         proven = as_sequence(scene, group)
         explained = {id(e) for e in proven.explained}
+        for evidence in proven.missing:  # null without any draw in the step: an op of its own has no reverse rule
+            codes = tuple("GC102" if code == "GC101" else code for code in evidence.check.codes)
+            evidence.check = replace(evidence.check, codes=codes)
         null = [e for e in group if e.check.codes[0] == "GC101"]
         wrong = [e for e in group if e.check.verdict is Verdict.MISMATCH and id(e) in explained]
         if null:
@@ -40,7 +43,7 @@ def as_sequence(scene: Scene, checks: list[Evidence]) -> Agreement:
         with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
             draws = session.draws()
     except BackendError as error:
-        return Agreement([], f"the draws could not be recorded: {error.message}", False)
+        return Agreement([], f"the draws could not be recorded: {error.message}")
     return agreement(scene, checks, placed_as_sequence(scene.case), {**scene.arrays, **draws})
 
 
@@ -58,8 +61,8 @@ def null_finding(scene: Scene, wrong: list[Evidence], proven: Agreement, checks:
         checks,
         "no gradient: the scanned step draws its noise itself",
         numbers=numbers(shown),
-        because=f"{shown.check.backend} says: {' '.join(shown.check.reason.split())}"
-        "\nthe inner gradient of these parameters reads the draw, which the scan does not keep for its backward pass",
+        because="the inner gradient of these parameters reads the draw, which the scan does not keep for its backward pass;"
+        f' the framework says "{" ".join(shown.check.reason.split())}" (the input that it names is often another one)',
         proof=f"with the same draws passed in as a sequence {proven.words}" if proven.explained else "",
         help=way_out(scene),
         note=note,
