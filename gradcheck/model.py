@@ -43,6 +43,10 @@ class Role(StrEnum):
     CONSTANT = "constant"
 
 
+# Two inputs that only a diagnosis adds (see Case.time_probe): one scalar a step, and a direction of the parameter's shape.
+TIME_OFFSET, TIME_DIRECTION = "gradcheck_time_offset", "gradcheck_time_direction"
+
+
 class Placement(StrEnum):
     SEQUENCE = "sequence"
     NON_SEQUENCE = "non_sequence"
@@ -122,6 +126,9 @@ class Case:
     atol: float
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # framework -> option -> value
     expect: tuple[Expectation, ...] = ()
+    time_probe: str = (
+        ""  # set by diagnosis only: the parameter that TIME_OFFSET * TIME_DIRECTION is added to at every step
+    )
 
     def inputs_of(self, role: Role) -> tuple[Input, ...]:
         return tuple(i for i in self.inputs if i.role is role)

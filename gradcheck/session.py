@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradcheck._backends._worker import wire
 from gradcheck.errors import BackendError
-from gradcheck.model import Case, Gradient, Placement, Role
+from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Placement, Role
 from gradcheck.workers import Worker
 
 Move = dict[
@@ -41,6 +41,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "seed": case.seed,
         "dtype": case.dtype,
         "options": dict(case.options.get(framework, {})),
+        "time_probe": [case.time_probe, TIME_OFFSET, TIME_DIRECTION] if case.time_probe else None,
         "inputs": [
             {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}
             for i in case.inputs

@@ -45,6 +45,7 @@ class Problem:
         self.in_step = [i for i in inputs if i["kind"] == "in_step"]
         self.differentiable = self.parameters + self.sequences + self.carries + self.shared
         self.step_file = description["step_file"]
+        self.time_probe = description["time_probe"]
         self._step = load_step(description["step_file"], description["function"])
 
     @property
@@ -55,6 +56,10 @@ class Problem:
 
     def step(self, xp, inputs):
         """Call the user's step; returns (carries, outputs), both dicts in a fixed order."""
+        if self.time_probe:  # move one parameter at this step alone: parameter + offset_t * direction
+            name, offset, direction = self.time_probe
+            inputs = dict(inputs)
+            inputs[name] = inputs[name] + inputs.pop(offset) * inputs.pop(direction)
         result = self._step(xp, **inputs)
         if not isinstance(result, dict):
             raise StepError(f"the step returned {type(result).__name__}, not a dict of carries and outputs")

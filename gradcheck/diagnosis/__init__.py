@@ -15,8 +15,9 @@ from gradcheck.diagnosis.no_reference import no_reference
 from gradcheck.diagnosis.noise_in_scan import noise_in_scan
 from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_repeatable import not_repeatable
-from gradcheck.diagnosis.scene import Claim, Scene
+from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.shared_noise import shared_noise
+from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
 from gradcheck.evidence import Evidence
@@ -38,6 +39,9 @@ RULES: tuple[
 )
 
 
+LOCATED = ("GC201", "GC202", "GC203", "GC208")  # wrong gradients: which time steps are
+
+
 def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     """Run the rules, mark what was expected, in place, and return the findings, the unexpected ones first."""
     run_unroll(scene)
@@ -54,6 +58,8 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
                 claims.append(claim)
                 for evidence in claim.checks:
                     add_cause(evidence, claim.code)
+                if claim.code in LOCATED:
+                    locate(scene, claim.checks)
     if use_expect:
         for result in scene.results:
             for evidence in result.checks:
@@ -62,6 +68,15 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     if use_expect:
         found.extend(expectation_gone(scene))
     return sorted(found, key=lambda f: f.expected)
+
+
+def locate(scene: Scene, checks: list[Evidence]) -> None:
+    """Look at the time steps of the worst of these checks: one look is a compilation, so not of all."""
+    shown = worst(checks)
+    found = timeline(scene, shown)
+    if found is not None:
+        shown.notes["timeline"] = found
+        shown.check = replace(shown.check, time_steps=(found.first, found.last))
 
 
 def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:

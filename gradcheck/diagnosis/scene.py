@@ -99,6 +99,8 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
             state = "right by its own differences" if evidence.unrolled_passes else "not right either"
             rows.append(("unrolled", f"{number(value)}   {state}"))
         rows.append(("relative error", f"{check.max_rel_error:.2g} of the largest entry{examined(evidence)}"))
+        if (found := evidence.notes.get("timeline")) is not None:
+            rows.append(("time steps", f"{found.line()}   ({found.legend()})"))
     elif evidence.comparison is not None and evidence.estimate is not None:
         c = evidence.comparison
         rows.append(("analytic", f"{number(c.analytic)}   along a random direction"))
