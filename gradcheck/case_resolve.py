@@ -76,6 +76,7 @@ class Resolver:
             atol=file.tolerance.atol,
             options=file.options,
             expect=expect,
+            dims=file.dims,
         )
 
     def _section(self, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gradcheck.errors import BackendError
 from gradcheck.model import Check, Gradient
 from gradcheck.numerics.compare import Comparison
+from gradcheck.numerics.fingerprint import Fingerprint
 from gradcheck.numerics.reference import Estimate
 
 
@@ -19,7 +20,8 @@ class Evidence:
     """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
 
     unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe. scale: the
-    input's unit of steps, by which the probe direction is multiplied.
+    input's unit of steps, by which the probe direction is multiplied. fingerprint: what the wrong gradient equals, if
+    that was recognised.
     """
 
     check: Check
@@ -30,6 +32,7 @@ class Evidence:
     scale: float = 1.0
     entries: NDArray[np.float64] | None = None
     unrolled: Gradient | None = None
+    fingerprint: Fingerprint | None = None
     unrolled_passes: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 

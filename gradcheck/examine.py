@@ -17,6 +17,7 @@ from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Case, Check, Gradient, Verdict
 from gradcheck.numerics import reference
 from gradcheck.numerics.compare import Comparison, compare
+from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
 from gradcheck.numerics.reference import Estimate
 from gradcheck.session import Arrays, Point, Session
 
@@ -248,11 +249,28 @@ class Examination:
                 estimate,
                 comparison,
             )
+            if not disconnected:
+                found.fingerprint = self.recognised(i, name, {"probe": estimate, salt: second})
             return localised(self, i, name, found)
         if comparison.verdict is Verdict.INCONCLUSIVE:
             code, reason = self.why_not(i, name, estimate)
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
         return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
+
+    def recognised(self, i: int, name: str, known: dict[str, Estimate]) -> Fingerprint | None:
+        """What the wrong gradient equals, from the probes that showed it and a fresh one."""
+        array, scale = self.gradients[self.objectives[i], name].array, self.scales[name]
+        assert array is not None
+
+        def probe(salt: str, estimate: Estimate) -> Probe:
+            def dot(candidate: NDArray[Any]) -> tuple[float, float]:
+                total, norm, _ = directions.dot(candidate, {"key": self.key(salt, name)})
+                return total * scale, norm * scale
+
+            return Probe(dot, float(estimate.value[i]), float(estimate.bound[i]))
+
+        fresh = {"recognise": self.probe(name, self.step, "recognise")}
+        return recognise(array, [probe(salt, estimate) for salt, estimate in (known | fresh).items()])
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""

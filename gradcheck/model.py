@@ -126,9 +126,8 @@ class Case:
     atol: float
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # framework -> option -> value
     expect: tuple[Expectation, ...] = ()
-    time_probe: str = (
-        ""  # set by diagnosis only: the parameter that TIME_OFFSET * TIME_DIRECTION is added to at every step
-    )
+    dims: dict[str, int] = field(default_factory=dict)
+    time_probe: str = ""  # set by diagnosis only: the parameter that is moved at single time steps
 
     def inputs_of(self, role: Role) -> tuple[Input, ...]:
         return tuple(i for i in self.inputs if i.role is role)

@@ -9,6 +9,7 @@ from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
 from gradcheck.diagnosis.counterfactual import run_unroll
 from gradcheck.diagnosis.expectation_gone import expectation_gone
+from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
 from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
@@ -33,6 +34,7 @@ RULES: tuple[
     noise_in_scan,
     truncated_history,
     missing,
+    fingerprints,
     wrong_gradient,
     no_reference,
     shared_noise,
