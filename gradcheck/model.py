@@ -127,7 +127,9 @@ class Case:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # framework -> option -> value
     expect: tuple[Expectation, ...] = ()
     dims: dict[str, int] = field(default_factory=dict)
-    time_probe: str = ""  # set by diagnosis only: the parameter that is moved at single time steps
+    # set by diagnosis only: the parameter that is moved at single time steps; whether xp.stop_gradient lets gradients through
+    time_probe: str = ""
+    open_stops: bool = False
 
     def inputs_of(self, role: Role) -> tuple[Input, ...]:
         return tuple(i for i in self.inputs if i.role is role)

@@ -41,6 +41,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "seed": case.seed,
         "dtype": case.dtype,
         "options": dict(case.options.get(framework, {})),
+        "open_stops": case.open_stops,
         "time_probe": [case.time_probe, TIME_OFFSET, TIME_DIRECTION] if case.time_probe else None,
         "inputs": [
             {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}

@@ -46,6 +46,7 @@ class Problem:
         self.differentiable = self.parameters + self.sequences + self.carries + self.shared
         self.step_file = description["step_file"]
         self.time_probe = description["time_probe"]
+        self.open_stops = description["open_stops"]
         self._step = load_step(description["step_file"], description["function"])
 
     @property
@@ -56,6 +57,8 @@ class Problem:
 
     def step(self, xp, inputs):
         """Call the user's step; returns (carries, outputs), both dicts in a fixed order."""
+        if self.open_stops:
+            xp = Opened(xp)
         if self.time_probe:  # move one parameter at this step alone: parameter + offset_t * direction
             name, offset, direction = self.time_probe
             inputs = dict(inputs)
@@ -106,6 +109,20 @@ class Problem:
             stacked = stacked * self.cotangent(objective, shape)
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
         return reduction(stacked), reduction(xp.abs(stacked))
+
+
+class Opened:
+    """A namespace whose stop_gradient is the identity: what the gradient would be if nothing were stopped."""
+
+    def __init__(self, xp):
+        self._xp = xp
+
+    def __getattr__(self, name):
+        return getattr(self._xp, name)
+
+    @staticmethod
+    def stop_gradient(x):
+        return x
 
 
 def quoted(names):

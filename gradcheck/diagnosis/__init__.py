@@ -18,6 +18,7 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.shared_noise import shared_noise
+from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
@@ -33,6 +34,7 @@ RULES: tuple[
     forward_disagrees,
     noise_in_scan,
     truncated_history,
+    stopped,
     missing,
     fingerprints,
     wrong_gradient,

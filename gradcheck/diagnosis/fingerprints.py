@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, worst
+from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 from gradcheck.numerics.fingerprint import name_factor
@@ -14,14 +14,14 @@ from gradcheck.numerics.fingerprint import name_factor
 def fingerprints(scene: Scene) -> Iterable[Claim]:
     """Checks of one backend whose gradients equal the same thing. A scan that differs from its unroll has another cause."""
     known = [e for e in scene.checks(Verdict.MISMATCH) if e.fingerprint is not None and "GC208" not in e.check.codes]
-    for group in by(known, lambda e: (e.check.backend, alike(e))):
+    for group in alike(known, likeness):
         assert group[0].fingerprint is not None
         factor = group[0].fingerprint.kind == "factor"
         describe = factor_finding if factor else order_finding
         yield Claim("GC204" if factor else "GC207", group, partial(describe, scene))
 
 
-def alike(evidence: Evidence) -> tuple[str, str, str]:
+def likeness(evidence: Evidence) -> tuple[str, str, str]:
     assert evidence.fingerprint is not None
     return evidence.fingerprint.kind, evidence.fingerprint.words, f"{evidence.fingerprint.factor:.5g}"
 

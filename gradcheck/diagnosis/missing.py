@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
 
@@ -14,7 +14,7 @@ def missing(scene: Scene) -> Iterable[Claim]:
     for group in by(dead, lambda e: e.check.parameter):
         yield Claim("GC104", group, lambda part: dead_finding(scene, part))
     gone = [e for e in scene.checks(Verdict.NULL, Verdict.DISCONNECTED) if "GC104" not in e.check.codes]
-    for group in by(gone, lambda e: (e.check.backend, e.check.codes[0], e.check.reason)):
+    for group in alike(gone, lambda e: (e.check.codes[0], e.check.reason)):
         yield Claim(group[0].check.codes[0], group, lambda part: gone_finding(scene, part))
 
 

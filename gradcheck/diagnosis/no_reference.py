@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers
+from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
 
@@ -23,7 +23,7 @@ HELP = {
 
 
 def no_reference(scene: Scene) -> Iterable[Claim]:
-    for group in by(scene.checks(Verdict.INCONCLUSIVE), lambda e: (e.check.codes[:1], e.check.backend)):
+    for group in alike(scene.checks(Verdict.INCONCLUSIVE), lambda e: e.check.codes[:1]):
         yield Claim(group[0].check.codes[0], group, describe)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 
@@ -16,7 +16,7 @@ def not_finite(scene: Scene) -> Iterable[Claim]:
     forward = [e for e in checks if "GC303" in e.check.codes]
     for group in by(forward, lambda e: e.check.objective):
         yield Claim("GC303", group, lambda part: forward_finding(scene, part))
-    for group in by([e for e in checks if "GC301" in e.check.codes], lambda e: e.check.backend):
+    for group in alike((e for e in checks if "GC301" in e.check.codes), lambda e: "GC301"):
         yield Claim("GC301", group, lambda part: gradient_finding(scene, part))
 
 

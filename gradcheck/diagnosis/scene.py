@@ -69,6 +69,15 @@ def by(checks: Iterable[Evidence], key: Callable[[Evidence], object]) -> list[li
     return list(groups.values())
 
 
+def alike(checks: Iterable[Evidence], kind: Callable[[Evidence], object]) -> list[list[Evidence]]:
+    """Groups of one kind, over all backends on which the very same checks are of that kind: one cause, one finding."""
+    of_kind: dict[object, list[Evidence]] = {}
+    for group in by(checks, lambda e: (e.check.backend, kind(e))):
+        pairs = frozenset((e.check.objective, e.check.parameter) for e in group)
+        of_kind.setdefault((kind(group[0]), pairs), []).extend(group)
+    return list(of_kind.values())
+
+
 def worst(checks: Sequence[Evidence]) -> Evidence:
     """The check with the largest relative error."""
     return max(checks, key=lambda e: e.check.max_rel_error if e.check.max_rel_error is not None else -1.0)
@@ -96,7 +105,14 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         rows.append((reference_name(evidence), f"{number(check.worst.reference)}{error}{ladder(evidence)}"))
         if evidence.unrolled is not None and evidence.unrolled.array is not None:
             value = float(np.asarray(evidence.unrolled.array)[check.worst.index])
-            state = "right by its own differences" if evidence.unrolled_passes else "not right either"
+            same = value == check.worst.analytic
+            state = (
+                "right by its own differences"
+                if evidence.unrolled_passes
+                else "the same"
+                if same
+                else "not right either"
+            )
             rows.append(("unrolled", f"{number(value)}   {state}"))
         rows.append(("relative error", f"{check.max_rel_error:.2g} of the largest entry{examined(evidence)}"))
         if (found := evidence.notes.get("timeline")) is not None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, worst
+from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 
 
 def wrong_gradient(scene: Scene) -> Iterable[Claim]:
-    for group in by(scene.checks(Verdict.MISMATCH), lambda e: (e.check.backend, "GC208" in e.check.codes)):
+    for group in alike(scene.checks(Verdict.MISMATCH), lambda e: ("GC208" in e.check.codes, is_zero(e))):
         yield Claim("GC208" if "GC208" in group[0].check.codes else "GC201", group, lambda part: describe(scene, part))
+
+
+def is_zero(evidence: Evidence) -> bool:
+    return evidence.gradient.array is not None and not evidence.gradient.array.any()
 
 
 def describe(scene: Scene, checks: list[Evidence]) -> Finding:
@@ -25,7 +29,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
             for e in r.checks
         )
     ]
-    zero = shown.gradient.array is not None and not shown.gradient.array.any()
+    zero = is_zero(shown)
     because = "the cause is not established; "
     if "GC208" in shown.check.codes:
         because += "the unrolled gradient of the same framework is right, so likely the scan's own reverse rule is not"
