@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ PHRASES = {
 }
 
 
+Misfits = Callable[[Case], Iterable[tuple[Loc, str]]]
+
+
 class CaseFileError(GradcheckError):
     """All problems of case files, each with its place: exit code 2."""
 
@@ -47,16 +50,19 @@ class CaseFileError(GradcheckError):
         self.places = places
 
 
-def load(path: Path, frameworks: Collection[str] = FRAMEWORKS) -> Case:
+def load(path: Path, frameworks: Collection[str] = FRAMEWORKS, misfits: Misfits = lambda case: ()) -> Case:
     """Read, check and resolve a case file; the step file is looked at, never run.
 
-    frameworks: the names that may stand under `options`. Raises CaseFileError with every problem there is.
+    frameworks: the names that may stand under `options`. misfits: what else is wrong with a case, as (where, what); for those
+    who know the backends. Raises CaseFileError with every problem there is.
     """
     source = read(path)
     case = None
     if source.data is not None:
         file, broken = _validated(source)
         case = Resolver(source, file, broken).case(frameworks) if file else None
+        for place, problem in misfits(case) if case else ():
+            source.report(place, problem)
     if case is None or source.problems:
         raise CaseFileError(tuple(sorted(set(source.problems), key=lambda p: (p.path, p.line, p.column, p.message))))
     return case

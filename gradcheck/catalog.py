@@ -82,20 +82,21 @@ def load_backends(extra: Sequence[Path] = ()) -> dict[str, tuple[Backend, str]]:
 
 def check_options(
     case_options: Mapping[str, Mapping[str, Any]], backends: Mapping[str, tuple[Backend, str]]
-) -> list[str]:
-    """What is wrong with the `options` of a case, given what `load_backends` found: one line each, [] if nothing."""
+) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong with the `options` of a case, given what `load_backends` found: (where in the file, what), [] if nothing."""
     groups = {backend.name: backend for backend, _ in backends.values()}
     problems = []
     for group, chosen in case_options.items():
         if group not in groups:
-            problems.append(f"unknown group of options {group!r}{suggest(group, groups)}")
+            problems.append((("options", group), f"unknown group of options {group!r}{suggest(group, groups)}"))
             continue
         options = groups[group].options
         for name, value in chosen.items():
+            place = ("options", group, name)
             if name not in options:
-                problems.append(f"{group} has no option {name!r}{suggest(name, options)}")
+                problems.append((place, f"{group} has no option {name!r}{suggest(name, options)}"))
             elif why := _unfit(value, options[name]):
-                problems.append(f"option {name!r} of {group}: {why}")
+                problems.append((place, f"option {name!r} of {group}: {why}"))
     return problems
 
 

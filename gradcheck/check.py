@@ -133,22 +133,25 @@ def load_all(
     frameworks = {backend.name for backend, _ in catalog.values()}
     for file in files:
         try:
-            case = load(file, frameworks)
+            case = load(file, frameworks, lambda case: misfits(case, catalog))
         except CaseFileError as error:
             problems.extend(error.places)
             continue
-        if found := misfits(case, catalog):
-            problems.extend(found)
-        elif settings.select.matches(case):
+        if settings.select.matches(case):
             cases.append(overridden(case, settings))
     return cases, problems
 
 
-def misfits(case: Case, catalog: Mapping[str, tuple[Backend, str]]) -> list[Place]:
-    """What only the catalog can tell about a case file: unknown backends and options."""
-    path = relative(case.path)
-    found = [f"unknown backend '{name}'{suggest(name, catalog)}" for name in case.backends or () if name not in catalog]
-    return [Place(path, 0, 0, text) for text in [*found, *check_options(case.options, catalog)]]
+def misfits(case: Case, catalog: Mapping[str, tuple[Backend, str]]) -> list[tuple[tuple[str | int, ...], str]]:
+    """What only the catalog can tell about a case file: unknown backends and options, and where they stand."""
+    backends: list[tuple[tuple[str | int, ...], str]] = [
+        (("backends", index), f"unknown backend '{name}'{suggest(name, catalog)}")
+        for index, name in enumerate(case.backends or ())
+        if name not in catalog
+    ]
+    known = {backend.name for backend, _ in catalog.values()}
+    options = {group: chosen for group, chosen in case.options.items() if group in known}  # the loader names the others
+    return [*backends, *check_options(options, catalog)]
 
 
 def overridden(case: Case, settings: Settings) -> Case:

@@ -83,7 +83,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
 
 
 def case_paths(paths: tuple[Path, ...], table: Mapping[str, Any], folder: Path) -> list[Path]:
-    """What the user named, else what the configuration names, else cases/."""
+    """What the user named, else what the configuration names, else cases/ (nothing, if there is no such folder)."""
     if paths:
         return list(paths)
-    return [folder / p for p in table.get("cases", ())] or [Path("cases")]
+    return [folder / p for p in table.get("cases", ())] or [p for p in [Path("cases")] if p.exists()]

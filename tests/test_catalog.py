@@ -190,4 +190,6 @@ def test_good_options_have_no_problems(toy, options):
     ],
 )
 def test_bad_options_are_named(toy, options, problem):
-    assert check_options(options, toy) == [problem]
+    [(place, told)] = check_options(options, toy)
+    assert told == problem
+    assert place[:2] == ("options", next(iter(options)))

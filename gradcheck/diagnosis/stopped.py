@@ -107,9 +107,5 @@ def stop_blame(case: Case) -> Blame | None:
 
 
 def places(case: Case) -> str:
-    first, *others = stop_lines(case)
-    return (
-        f"the stop_gradients of lines {first}, {', '.join(map(str, others))}"
-        if others
-        else f"the stop_gradient of line {first}"
-    )
+    lines = ", ".join(map(str, stop_lines(case)))
+    return f"the stop_gradient of line {lines}" if "," not in lines else f"the stop_gradients of lines {lines}"
