@@ -85,7 +85,7 @@ def check_options(
 ) -> list[tuple[tuple[str, ...], str]]:
     """What is wrong with the `options` of a case, given what `load_backends` found: (where in the file, what), [] if nothing."""
     groups = {backend.name: backend for backend, _ in backends.values()}
-    problems = []
+    problems: list[tuple[tuple[str, ...], str]] = []
     for group, chosen in case_options.items():
         if group not in groups:
             problems.append((("options", group), f"unknown group of options {group!r}{suggest(group, groups)}"))
