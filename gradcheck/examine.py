@@ -171,15 +171,14 @@ class Examination:
     # -- judging ---------------------------------------------------------------------------------------------------
 
     def judge(self, i: int, name: str) -> Evidence:
+        if name not in self.names:
+            reason = "an integer input has no derivative"
+            return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC401",), reason=reason)
         gradient = self.gradients[self.objectives[i], name]
         if not self.finite[i]:
             return self.verdict(i, name, Verdict.NONFINITE, ("GC303",), gradient)
         if not self.repeats[i]:
             return self.verdict(i, name, Verdict.NONDETERMINISTIC, ("GC501",), gradient)
-        if name not in self.names:
-            return self.verdict(
-                i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, reason="an integer input has no derivative"
-            )
         if gradient.status in ("null", "refused"):
             code = "GC105" if gradient.status == "refused" else "GC101" if self.null_by_draw(gradient) else "GC102"
             return self.verdict(i, name, Verdict.NULL, (code,), gradient, estimate=self.estimates[name])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradcheck._backends._worker import wire
 from gradcheck.errors import BackendError
-from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Placement, Role
+from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Objective, Placement, Role
 from gradcheck.workers import Worker
 
 Move = dict[
@@ -48,9 +48,14 @@ def description(case: Case, framework: str) -> dict[str, Any]:
             for i in case.inputs
         ],
         "objectives": [
-            {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": list(o.wrt)} for o in case.objectives
+            {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": differentiable(case, o)} for o in case.objectives
         ],
     }
+
+
+def differentiable(case: Case, objective: Objective) -> list[str]:
+    """The inputs of `wrt` that have a derivative at all: frameworks refuse the whole call for the sake of an integer one."""
+    return [name for name in objective.wrt if case.input(name).dtype.startswith("float")]
 
 
 class Session:
@@ -92,7 +97,7 @@ class Session:
             (o, name): Gradient(status, arrays.get(f"{o}\n{name}"), why) for o, name, status, why in answer["answers"]
         }
         for objective in self.case.objectives:
-            for name in objective.wrt:
+            for name in differentiable(self.case, objective):
                 if (objective.name, name) not in given:
                     raise BackendError(
                         f"the backend gave neither the gradient of {objective.name} by {name} nor a reason",
