@@ -48,7 +48,8 @@ def description(case: Case, framework: str) -> dict[str, Any]:
             for i in case.inputs
         ],
         "objectives": [
-            {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": differentiable(case, o)} for o in case.objectives
+            {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": differentiable(case, o)}
+            for o in case.objectives
         ],
     }
 

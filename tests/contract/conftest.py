@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gradcheck._backends._worker import directions
 from gradcheck._backends._worker.problem import load_step
-
 from gradcheck.case_file import load
 from gradcheck.catalog import load_backends
 from gradcheck.check import job, outcome

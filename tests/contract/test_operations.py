@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gradcheck._backends._worker import directions
 
+from gradcheck._backends._worker import directions
 from gradcheck.catalog import load_backends
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.errors import BackendError

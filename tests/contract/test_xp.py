@@ -9,9 +9,9 @@ import json
 
 import numpy as np
 import pytest
+
 from gradcheck._backends._worker.names import XP_NAMES
 from gradcheck._backends._worker.xp_battery import Scenario, scenarios
-
 from gradcheck.catalog import load_backends
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Verdict

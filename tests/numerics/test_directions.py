@@ -3,9 +3,10 @@
 import hashlib
 
 import numpy as np
-from gradcheck._backends._worker import directions
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gradcheck._backends._worker import directions
 
 
 @given(st.integers(0, 2**128 - 1), st.integers(0, 500), st.integers(0, 500))

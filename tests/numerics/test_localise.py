@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from gradcheck._backends._worker import directions
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradcheck._backends._worker import directions
 from gradcheck.numerics import localise
 
 

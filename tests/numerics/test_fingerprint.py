@@ -1,0 +1,66 @@
+"""What a wrong gradient equals is recognised from a few directional derivatives, and nothing is that it is not."""
+
+import numpy as np
+import pytest
+
+from gradcheck._backends._worker import directions
+from gradcheck.numerics.fingerprint import Probe, name_factor, recognise
+
+RIGHT = np.random.Generator(np.random.Philox(1)).normal(size=(5, 5))
+
+
+def probes(right, bound=1e-9, count=3):
+    def along(key):
+        return lambda array: directions.dot(array, {"key": key})[:2]
+
+    return [Probe(along(key), along(key)(right)[0], bound) for key in range(count)]
+
+
+@pytest.mark.parametrize("factor", [-1.0, 2.0, 0.5, 1 / 12, 1.001, 1e6])
+def test_a_constant_factor(factor):
+    found = recognise(factor * RIGHT, probes(RIGHT))
+    assert found is not None
+    assert (found.kind, found.factor) == ("factor", pytest.approx(factor, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (RIGHT.T, "transposed"),
+        (RIGHT[::-1], "reversed along axis 0"),
+        (np.roll(RIGHT, 1, 1), "shifted by one along axis 1"),
+    ],
+)
+def test_another_order(wrong, words):
+    found = recognise(wrong, probes(RIGHT))
+    assert found is not None
+    assert found.words.startswith(words)
+
+
+def test_a_rectangular_matrix_in_column_order():
+    right = RIGHT[:3]
+    found = recognise(right.reshape(-1, order="F").reshape(right.shape), probes(right))
+    assert found is not None
+    assert found.words == "stored in column order"
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_nothing_is_seen_in_other_errors(seed):
+    generator = np.random.Generator(np.random.Philox(seed))
+    wrong = RIGHT.copy()
+    wrong.reshape(-1)[generator.choice(25, 1 + seed % 5, replace=False)] *= 1 + generator.normal()
+    assert recognise(wrong, probes(RIGHT)) is None
+
+
+def test_small_errors_and_few_probes_prove_nothing():
+    assert recognise(RIGHT * (1 + 1e-9), probes(RIGHT)) is None
+    assert recognise(2 * RIGHT, probes(RIGHT, count=2)) is None
+    assert recognise(2 * RIGHT, probes(RIGHT, bound=10.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    [(-1, "-1 (the sign)"), (1 / 4, "1/batch"), (12, "steps"), (2, "2"), (0.37, ""), (1 / 12, "1/steps")],
+)
+def test_names_of_factors(factor, name):
+    assert name_factor(factor, {"steps": 12, "batch": 4}) == name
