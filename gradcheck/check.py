@@ -24,6 +24,7 @@ from gradcheck.examine import Examination, float64_twin
 from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.selection import Selection
+from gradcheck.self_test import self_test
 from gradcheck.workers import Limits
 
 LOOKAHEAD = 2  # cases whose evidence may exist at a time: keeps workers busy and the core's memory flat
@@ -44,6 +45,7 @@ class Settings:
     fail_fast: bool = False
     strict: bool = False
     use_expect: bool = True
+    self_test: bool = False
     offline: bool = False
     python: Mapping[str, Path] = field(default_factory=dict)
     extra_backends: tuple[Path, ...] = ()
@@ -190,7 +192,8 @@ def examined(
                 failed.set_exception(problem)
                 waiting.append((plan, [failed for _ in plan.backends]))
                 return
-            jobs = [crew.submit(plan.case, name, job(plan.case, name, arrays, crew)) for name in plan.backends]
+            plant = settings.self_test
+            jobs = [crew.submit(plan.case, name, job(plan.case, name, arrays, crew, plant)) for name in plan.backends]
             waiting.append((plan, jobs))
 
     for _ in range(LOOKAHEAD):
@@ -205,7 +208,7 @@ def examined(
         submit()
 
 
-def job(case: Case, name: str, arrays: dict, crew: Crew) -> Callable[[], BackendEvidence]:  # type: ignore[type-arg]
+def job(case: Case, name: str, arrays: dict, crew: Crew, plant: bool = False) -> Callable[[], BackendEvidence]:  # type: ignore[type-arg]
     def examine() -> BackendEvidence:
         clock = time.monotonic()
         with ExitStack() as sessions:
@@ -214,7 +217,10 @@ def job(case: Case, name: str, arrays: dict, crew: Crew) -> Callable[[], Backend
             if case.dtype == "float32" and not case.draws_in_step:
                 wide, widened = float64_twin(case, arrays)
                 twin = sessions.enter_context(crew.session(wide, name, widened))
-            evidence = Examination(name, session, twin, case.rtol, case.atol).run()
+            exam = Examination(name, session, twin, case.rtol, case.atol)
+            evidence = exam.run()
+            if plant:
+                evidence.self_test = self_test(exam, evidence.checks)
         evidence.seconds = time.monotonic() - clock
         return evidence
 
@@ -254,7 +260,8 @@ def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: 
     scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew)
     findings = diagnose(scene, settings.use_expect)
     checks = tuple(e.check for r in results for e in r.checks)
-    return CaseReport(case.name, relative(case.path), case.seed, checks, tuple(findings))
+    planted = tuple(p for r in results for p in r.self_test)
+    return CaseReport(case.name, relative(case.path), case.seed, checks, tuple(findings), planted)
 
 
 def draws_matter(results: Sequence[BackendEvidence]) -> bool:

@@ -113,6 +113,7 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
         "gradcheck run cases/rnn_vae.yaml",
         "gradcheck run -b jax-scan -b unroll -k 'rnn and not float32'",
         "gradcheck run --json report.json --junit report.xml --strict",
+        "gradcheck run --self-test cases/gru.yaml",
         "gradcheck run --python theano=~/envs/model/bin/python my_case.yaml",
     )
 )
@@ -139,6 +140,9 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 )
 @click.option("-x", "--fail-fast", is_flag=True, help="Stop after the first case with an unexpected error.")
 @click.option("--strict", is_flag=True, help="Exit 3 also for inconclusive checks and for missing default backends.")
+@click.option(
+    "--self-test", is_flag=True, help="Plant errors into the gradients that pass, and say which would be seen."
+)
 @click.option("--no-expect", is_flag=True, help="Treat every finding as unexpected.")
 @click.option(
     "--json", "json_file", metavar="FILE", help="Write the JSON report to FILE, or to standard output for '-'."

@@ -75,6 +75,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
         fail_fast=options["fail_fast"],
         strict=options["strict"] or table.get("strict", False),
         use_expect=not options["no_expect"],
+        self_test=options["self_test"],
         offline=options["offline"],
         python=python,
         extra_backends=(*options["folders"], *(folder / f for f in table.get("backend_folders", ()))),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck.errors import BackendError
-from gradcheck.model import Check, Gradient
+from gradcheck.model import Check, Gradient, Planted
 from gradcheck.numerics.compare import Comparison
 from gradcheck.numerics.fingerprint import Fingerprint
 from gradcheck.numerics.reference import Estimate
@@ -21,7 +21,7 @@ class Evidence:
 
     unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe. scale: the
     input's unit of steps, by which the probe direction is multiplied. fingerprint: what the wrong gradient equals, if
-    that was recognised.
+    that was recognised. salt: names the judged probe's direction.
     """
 
     check: Check
@@ -33,6 +33,7 @@ class Evidence:
     entries: NDArray[np.float64] | None = None
     unrolled: Gradient | None = None
     fingerprint: Fingerprint | None = None
+    salt: str = "probe"
     unrolled_passes: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -49,3 +50,4 @@ class BackendEvidence:
     error: BackendError | None = None
     evaluations: int = 0
     seconds: float = 0.0
+    self_test: tuple[Planted, ...] = ()

@@ -233,7 +233,7 @@ class Examination:
                 if confirmed.verdict is Verdict.MISMATCH:
                     break
                 if confirmed.verdict is Verdict.PASS and attempt:
-                    return self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed)
+                    return replace(self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed), salt=salt)
             else:
                 code, reason = self.why_not(i, name, second)
                 reason = f"two probes disagree: {reason}"
@@ -275,14 +275,19 @@ class Examination:
         """What a few operations on terms of the objective's size may lose, along a probe."""
         return 256 * EPS[self.case.dtype] * float(self.magnitudes[i]) if self.complex else 0.0
 
-    def comparison(self, i: int, name: str, estimate: Estimate, salt: str) -> Comparison:
+    def comparison(
+        self, i: int, name: str, estimate: Estimate, salt: str, planted: NDArray[Any] | None = None
+    ) -> Comparison:
+        """The gradient (or one with a planted error) against its reference along one probe."""
         move = {"key": self.key(salt, name)}
         total, norm, _ = self.along(i, name, move)
+        spread = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
+        if planted is not None:
+            total, norm, _ = (part * self.scales[name] for part in directions.dot(planted, move))
         scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
         tolerance = self.rtol * norm + self.atol * self.scales[name]
         if self.case.dtype == "float32":
-            shifts = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
-            tolerance += 32 * max(shifts, default=0.0) + 64 * EPS["float32"] * norm
+            tolerance += 32 * max(spread, default=0.0) + 64 * EPS["float32"] * norm
         value, bound = float(estimate.value[i]), float(estimate.bound[i])
         if self.noisy[i] and estimate.method != "complex step":
             bound = float("inf")

@@ -241,14 +241,26 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Planted:
+    """One kind of error of a self-test: how many were planted into passing gradients, and how many were seen."""
+
+    backend: str
+    kind: str
+    planted: int
+    seen: int
+    missed: tuple[str, ...]  # "d objective / d parameter"
+
+
+@dataclass(frozen=True, slots=True)
 class CaseReport:
-    """What was found about one case. path: relative to the working directory. seconds: wall time of the case."""
+    """What was found about one case. path: relative to the working directory. self_test: empty unless it was asked for."""
 
     name: str
     path: str
     seed: int
     checks: tuple[Check, ...]
     findings: tuple[Finding, ...]
+    self_test: tuple[Planted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from gradcheck.model import BackendReport, Blame, CaseReport, Check, Finding, Report, Worst
+from gradcheck.model import BackendReport, Blame, CaseReport, Check, Finding, Planted, Report, Worst
 from gradcheck.reports._shared import counts, write_whole
 
 if TYPE_CHECKING:
@@ -78,6 +78,16 @@ def _case(case: CaseReport) -> dict[str, Any]:
         "seed": int(case.seed),
         "checks": [_check(check) for check in case.checks],
         "findings": [_finding(finding) for finding in case.findings],
+    } | ({"self_test": [_planted(planted) for planted in case.self_test]} if case.self_test else {})
+
+
+def _planted(planted: Planted) -> dict[str, Any]:
+    return {
+        "backend": planted.backend,
+        "kind": planted.kind,
+        "planted": planted.planted,
+        "seen": planted.seen,
+        "missed": list(planted.missed),
     }
 
 

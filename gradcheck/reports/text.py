@@ -96,9 +96,23 @@ def _case(case: CaseReport, width: int, verbose: int) -> Iterator[Line]:
     yield []
     yield from table(case, width, verbose)
     yield []
+    if case.self_test:
+        yield from _self_test(case, width)
+        yield []
     for finding in sorted(case.findings, key=lambda finding: (finding.expected, ORDER[finding.severity])):
         yield from _finding(case.path, finding, width, verbose)
         yield []
+
+
+def _self_test(case: CaseReport, width: int) -> Iterator[Line]:
+    """Planted errors, one line a kind: over how many passing checks, seen by which backends, missed where."""
+    yield [("self-test: errors planted into the gradients that passed", "bold")]
+    for kind in dict.fromkeys(p.kind for p in case.self_test):
+        rows = [p for p in case.self_test if p.kind == kind]
+        planted, seen = sum(p.planted for p in rows), sum(p.seen for p in rows)
+        missed = dict.fromkeys(f"{p.backend}: {where}" for p in rows for where in p.missed)
+        text = f"{seen} of {planted} seen" + (f"; missed: {', '.join(missed)}" if missed else "")
+        yield from hang(f"  {kind:<31}", text, width, "", "" if not missed else "yellow")
 
 
 def _headline(finding: Finding, width: int) -> list[Line]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,11 @@ def step(xp, x, h, W_x, W_h):
 """
 
 
+def heed_interrupts() -> None:
+    """A shell that starts the tests in the background leaves SIGINT ignored, and whoever inherits that cannot be interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Workplace:
     """A folder to work in, and the command."""
 
@@ -60,6 +66,7 @@ class Workplace:
         return subprocess.Popen(
             [GRADCHECK, *map(str, arguments)], cwd=self.folder, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**self.environ, **environ}, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     def __call__(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:

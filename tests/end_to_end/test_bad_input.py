@@ -381,7 +381,7 @@ def test_fail_fast_select_and_quiet(gradcheck, fake_backends):
     assert names("-k", "not (beta or gamma)") == (0, ["alpha"])
     quiet = gradcheck(*run, "-q").stdout.splitlines()
     assert [line.split(":")[0] for line in quiet] == ["beta.yaml", "gamma.yaml", "3 cases, 6 checks"]
-    assert all("error[GC201]" in line for line in quiet[:2])
+    assert all("error[GC204]" in line for line in quiet[:2])
 
 
 def test_expected_findings(gradcheck, fake_backends):
