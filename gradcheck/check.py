@@ -201,8 +201,10 @@ def examined(
     while waiting:
         plan, futures = waiting[0]
         count += 1
-        progress(f"[{count}/{len(plans)}] {plan.case.name}")
-        results = [outcome(plan.case, name, future) for name, future in zip(plan.backends, futures, strict=True)]
+        results = []
+        for name, future in zip(plan.backends, futures, strict=True):
+            progress(f"[{count}/{len(plans)}] {plan.case.name} · {name}")
+            results.append(outcome(plan.case, name, future))
         waiting.popleft()
         yield plan, results
         submit()
