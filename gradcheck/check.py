@@ -25,6 +25,7 @@ from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.selection import Selection
 from gradcheck.self_test import self_test
+from gradcheck.session import Arrays
 from gradcheck.workers import Limits
 
 LOOKAHEAD = 2  # cases whose evidence may exist at a time: keeps workers busy and the core's memory flat
@@ -210,7 +211,9 @@ def examined(
         submit()
 
 
-def job(case: Case, name: str, arrays: dict, crew: Crew, plant: bool = False) -> Callable[[], BackendEvidence]:  # type: ignore[type-arg]
+def job(case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False) -> Callable[[], BackendEvidence]:
+    """The examination of a case on one backend, to be run in the thread of its worker."""
+
     def examine() -> BackendEvidence:
         clock = time.monotonic()
         with ExitStack() as sessions:

@@ -108,6 +108,16 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
     return result
 
 
+further_backends = click.option(
+    "--backends",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Look for further backends here.",
+)
+
+
 @main.command(
     epilog=epilog(
         "gradcheck run cases/rnn_vae.yaml",
@@ -159,14 +169,7 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 @click.option(
     "--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Run a backend in this interpreter."
 )
-@click.option(
-    "--backends",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Look for further backends here.",
-)
+@further_backends
 @click.option("--offline", is_flag=True, help="Do not use the network to build environments.")
 @click.option(
     "--color",
@@ -275,14 +278,7 @@ class progress_lines:
 @main.command("list", epilog=epilog("gradcheck list", "gradcheck list cases examples/", "gradcheck list backends"))
 @click.argument("what", type=click.Choice(["cases", "backends"]), default="cases")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--backends",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Look for further backends here.",
-)
+@further_backends
 def list_command(what: str, paths: tuple[Path, ...], folders: tuple[Path, ...]) -> None:
     """List the cases in PATHS, or the backends."""
     from gradcheck import listing
@@ -322,14 +318,7 @@ def explain(code: str | None) -> None:
 @click.option("--rebuild", is_flag=True, help="Remove the isolated environment and build it anew.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Examine this interpreter.")
-@click.option(
-    "--backends",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Look for further backends here.",
-)
+@further_backends
 def doctor(
     backend: str | None, rebuild: bool, offline: bool, python: dict[str, Path], folders: tuple[Path, ...]
 ) -> None:
@@ -345,14 +334,7 @@ def doctor(
 
 @main.command(epilog=epilog("gradcheck lint", "gradcheck lint cases/rnn_vae.yaml"))
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--backends",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Look for further backends here.",
-)
+@further_backends
 def lint(paths: tuple[Path, ...], folders: tuple[Path, ...]) -> None:
     """Check case files without running a step. Exit codes: 0 clean, 2 problems, 5 no case."""
     from gradcheck import listing

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gradcheck.case_file import CaseFileError
-from gradcheck.catalog import load_backends
+from gradcheck.catalog import Backend, load_backends
 from gradcheck.check import Settings, load_all, planned
 from gradcheck.configuration import case_paths, configuration
 from gradcheck.diagnosis.scene import relative
@@ -55,10 +54,10 @@ def lint(paths: tuple[Path, ...], folders: Sequence[Path], echo: Echo) -> int:
     return PROBLEMS if problems else 0 if found else NO_CASE
 
 
-def prepared(paths: tuple[Path, ...], folders: Sequence[Path]):  # type: ignore[no-untyped-def]
+def prepared(
+    paths: tuple[Path, ...], folders: Sequence[Path]
+) -> tuple[Settings, list[Path], dict[str, tuple[Backend, str]]]:
+    """What the commands that run nothing need: settings, the paths to look at, the backends."""
     table, root = configuration()
     settings = Settings(default_backends=tuple(table.get("backends", ())))
     return settings, case_paths(paths, table, root), load_backends(folders)
-
-
-__all__ = ["CaseFileError", "backends", "cases", "lint"]

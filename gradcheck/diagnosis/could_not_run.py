@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gradcheck.diagnosis.scene import Claim, Scene, finding, line_blame, unique
 from gradcheck.errors import BackendError
@@ -42,7 +42,8 @@ def could_not_run(scene: Scene) -> Iterable[Claim]:
         yield Claim(key[0], checks, describer(errors[key]))
 
 
-def describer(error: BackendError):  # type: ignore[no-untyped-def]  # returns Claim.describe
+def describer(error: BackendError) -> Callable[[list[Evidence]], Finding]:
+    """What makes the finding of one error."""
     path, _, line = error.context.rpartition(":")
     blame = line_blame(path, int(line)) if error.code == "GC905" and line.isdigit() else None
 

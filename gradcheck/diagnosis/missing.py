@@ -49,15 +49,7 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         "GC103": "look for what cuts the path: stop_gradient, a cast to integers, a copy of the value",
         "GC105": "use a loop with a fixed number of steps, or forward mode",
     }
-    passing = [
-        r.backend
-        for r in scene.results
-        if any(
-            e.check.verdict is Verdict.PASS
-            and (e.check.objective, e.check.parameter) == (first.check.objective, first.check.parameter)
-            for e in r.checks
-        )
-    ]
+    passing = scene.passing(first)
     said = " ".join(first.check.reason.split())
     return finding(
         code,

@@ -29,6 +29,12 @@ class Scene:
     def checks(self, *verdicts: Verdict) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]
 
+    def passing(self, like: Evidence) -> list[str]:
+        """The backends that pass on the same objective and parameter."""
+        pair = (like.check.objective, like.check.parameter)
+        passed = self.checks(Verdict.PASS)
+        return [e.check.backend for e in passed if (e.check.objective, e.check.parameter) == pair]
+
     def with_code(self, code: str) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if code in e.check.codes]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
@@ -20,15 +21,7 @@ def is_zero(evidence: Evidence) -> bool:
 
 def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
-    others = [
-        r.backend
-        for r in scene.results
-        if any(
-            e.check.verdict is Verdict.PASS
-            and (e.check.objective, e.check.parameter) == (shown.check.objective, shown.check.parameter)
-            for e in r.checks
-        )
-    ]
+    others = scene.passing(shown)
     zero = is_zero(shown)
     because = "the cause is not established; "
     if "GC208" in shown.check.codes:
@@ -40,6 +33,12 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     elif "consensus" in shown.notes:
         because += f"its own differences do not see the error, but all of {', '.join(others)} have another gradient"
         title = "the gradient is not the one that all other backends have"
+    elif shown.notes.get("lone"):
+        size = prod(shown.check.shape)
+        because += (
+            f"this entry's error alone explains that of the whole direction, so the other {size - 1} entries are right"
+        )
+        title = f"one entry of {size} in the gradient is wrong"
     else:
         because += (
             f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
