@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gradcheck.case_source import did_you_mean, shown
 from gradcheck.model import Place
+from gradcheck.source import parse
 
 COMPOUND = (ast.If, ast.Try, ast.With, ast.For, ast.While)
 
@@ -37,7 +38,7 @@ def step_problems(file: Path, function: str, inputs: Collection[str]) -> tuple[l
         # bytes, so that the file's own encoding declaration counts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. an invalid escape: the user sees it when the step runs
-            tree = ast.parse(file.read_bytes())
+            tree = parse(file.read_bytes())
     except SyntaxError as invalid:
         return [], [Place(str(shown(file)), invalid.lineno or 1, invalid.offset or 1, f"syntax error: {invalid.msg}")]
     except (FileNotFoundError, NotADirectoryError):

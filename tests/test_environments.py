@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gradcheck import environments
+from gradcheck import environments, interpreters
 from gradcheck.catalog import Backend, load_backends
-from gradcheck.environments import examine, health_problem, parse_pip_settings, remove, resolve, uv_settings
+from gradcheck.environments import examine, health_problem, remove, resolve
 from gradcheck.errors import BackendError
 
 NOWHERE = "gradcheck-test-no-such-distribution"
@@ -200,7 +200,7 @@ def test_an_interrupted_build_leaves_nothing(monkeypatch, cache):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(environments, "_probe", interrupt)
+    monkeypatch.setattr(environments, "run_probe", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build()
     assert not [left for left in cache.iterdir() if left.is_dir()]
@@ -260,7 +260,7 @@ def pretend(path: Path, version: str) -> Path:
 @pytest.fixture
 def search(tmp_path, monkeypatch) -> Path:
     """Only what a test lays out is searched."""
-    monkeypatch.setattr(environments, "SYSTEM_FOLDERS", ())
+    monkeypatch.setattr(interpreters, "SYSTEM_FOLDERS", ())
     monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv-pythons"))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'one'}:{tmp_path / 'two'}:/usr/bin/nothing")
@@ -276,14 +276,14 @@ def test_the_newest_interpreter_that_starts_is_taken(search):
     script(search / "one" / "python3.7", "exit 127")  # a shim that leads nowhere
     pretend(search / "one" / "python3.9", "3.9.1")
     older = pretend(search / "two" / "python3.6", "3.6.9")
-    assert environments._installed(OLD).path == older
+    assert interpreters._installed(OLD).path == older
     newer = pretend(search / "pyenv" / "versions" / "3.7.16" / "bin" / "python3.7", "3.7.16")
-    assert environments._installed(OLD).path == newer
+    assert interpreters._installed(OLD).path == newer
 
 
 def test_interpreters_of_uv_are_found(search):
     managed = pretend(search / "uv-pythons" / "cpython-3.7.9-x" / "bin" / "python3.7", "3.7.9")
-    assert environments._installed(OLD).path == managed
+    assert interpreters._installed(OLD).path == managed
 
 
 @pytest.mark.parametrize("offline", [True, False])
@@ -296,61 +296,9 @@ def test_no_interpreter_that_fits_is_one_clear_error(search, monkeypatch, offlin
 
 def test_one_built_from_another_interpreter_is_found_without_asking_around(monkeypatch, cache):
     built, _ = build()
-    monkeypatch.setattr(environments, "_running_version", lambda: "3.8.0")
+    monkeypatch.setattr(interpreters, "_running_version", lambda: "3.8.0")
     monkeypatch.setattr(subprocess, "run", no_build)
     assert build()[0] == built
-
-
-# --- pip's settings
-
-
-def test_settings_of_pip_become_those_of_uv(tmp_path):
-    (tmp_path / "wheels").mkdir()
-    pip = {
-        "index-url": "https://user:word@index/simple",
-        "extra-index-url": f"https://more/simple file:///no/such/folder file://{tmp_path}",
-        "find-links": f"{tmp_path / 'wheels'} /no/such/folder https://links/",
-        "trusted-host": "index",
-        "cert": "/etc/cert.pem",
-        "no-index": "false",
-    }
-    variables, flags = uv_settings(pip, {})
-    assert flags == []
-    assert variables == {
-        "UV_DEFAULT_INDEX": "https://user:word@index/simple",
-        "UV_EXTRA_INDEX_URL": f"https://more/simple file://{tmp_path}",
-        "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_FIND_LINKS": f"{tmp_path / 'wheels'},https://links/",
-        "UV_INSECURE_HOST": "index",
-        "SSL_CERT_FILE": "/etc/cert.pem",
-    }
-    assert uv_settings({"no-index": "1"}, {}) == ({}, ["--no-index"])
-    assert uv_settings({}, {}) == ({}, [])
-
-
-def test_what_is_set_for_uv_wins():
-    pip = {"index-url": "https://pip/", "extra-index-url": "https://pip/", "find-links": "https://pip/", "cert": "/a"}
-    environ = {"UV_INDEX_URL": "https://uv/", "UV_FIND_LINKS": "https://uv/", "SSL_CERT_FILE": "/b"}
-    assert uv_settings(pip, environ) == ({}, [])
-
-
-def test_reads_what_pip_lists():
-    listing = (
-        ":env:.find-links='/a'\nglobal.find-links='/b'\nglobal.index-url='https://g/'\ninstall.index-url='https://i/'\n"
-        "global.extra-index-url='\\nhttps://x/\\nhttps://y/'\nfreeze.timeout='10'\nnonsense\nglobal.odd=unquoted text\n"
-    )
-    assert parse_pip_settings(listing) == {
-        "find-links": "/a",
-        "index-url": "https://i/",
-        "extra-index-url": "\nhttps://x/\nhttps://y/",
-    }
-
-
-def test_pip_may_be_missing(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/no/python")
-    monkeypatch.setattr(environments, "_running_base", lambda: Path("/no/other"))
-    monkeypatch.setenv("PIP_INDEX_URL", "https://env/")
-    assert environments._pip_settings()["index-url"] == "https://env/"
 
 
 # --- for real

@@ -14,6 +14,7 @@ from gradcheck.crew import Crew
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.session import Arrays
+from gradcheck.source import parse
 
 
 @dataclass
@@ -211,7 +212,7 @@ def first_use(case: Case, name: str) -> Blame | None:
 
 def step_function(case: Case) -> ast.FunctionDef | None:
     try:
-        tree = ast.parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(case.step_file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None
     return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == case.step_function), None)

@@ -16,6 +16,7 @@ from gradcheck.diagnosis.counterfactual import agreement
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_function, unique, worst
 from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
+from gradcheck.source import parse
 
 BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
 
@@ -91,7 +92,7 @@ def surrogate_finding(scene: Scene, proven: dict[str, str], checks: list[Evidenc
 def stop_lines(case: Case) -> list[int]:
     """Lines of the step's file that call stop_gradient; in the step itself first."""
     try:
-        tree = ast.parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(case.step_file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return []
     step = step_function(case)
