@@ -39,6 +39,8 @@ def localised(exam: Examination, i: int, name: str, evidence: Evidence) -> Evide
         found[chosen] = entry_differences(exam, i, name, chosen, flat[chosen], evidence)
     error = np.abs(flat - found)
     worst = int(np.nanargmax(error)) if np.isfinite(error).any() else int(chosen[0])
+    if lone is None and chosen.size < flat.size and not explains(exam, name, error[worst], flat.size, evidence):
+        return evidence  # the sample missed what is wrong: no entry is named rather than a right one
     careful, bound = entry(exam, i, name, worst, evidence)
     found[worst] = careful
     right = np.where(np.isnan(found), flat, found) if lone is not None else found
@@ -57,6 +59,12 @@ def localised(exam: Examination, i: int, name: str, evidence: Evidence) -> Evide
     evidence.notes["examined"] = (int(chosen.size), int(flat.size))
     evidence.notes["lone"] = lone is not None
     return evidence
+
+
+def explains(exam: Examination, name: str, error: float, size: int, evidence: Evidence) -> bool:
+    """Whether the worst of a sample is as wrong as entries must be if all of them share the error along the probe."""
+    comparison = evidence.comparison
+    return comparison is None or error * exam.scales[name] >= 0.1 * comparison.error / size**0.5
 
 
 def lone_entry(exam: Examination, i: int, name: str, flat: NDArray[np.float64], evidence: Evidence) -> int | None:
@@ -78,7 +86,7 @@ def lone_entry(exam: Examination, i: int, name: str, flat: NDArray[np.float64], 
         return None
     error = flat[index] - single(exam, i, name, {"entry": index}, 0.1 * comparison.allowed)[0]
     explained = float(error * scale * directions.part({"key": key}, index, index + 1)[0])
-    fits = abs(explained - discrepancy) <= 4 * comparison.allowed + 1e-3 * abs(discrepancy)
+    fits = abs(explained - discrepancy) <= min(4 * comparison.allowed + 1e-3 * abs(discrepancy), 0.3 * abs(discrepancy))
     return index if fits else None
 
 

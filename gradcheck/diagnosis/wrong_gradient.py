@@ -35,9 +35,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         title = "the gradient is not the one that all other backends have"
     elif shown.notes.get("lone"):
         size = prod(shown.check.shape)
-        because += (
-            f"this entry's error alone explains that of the whole direction, so the other {size - 1} entries are right"
-        )
+        because += "this entry's error alone explains that of the whole direction; no other entry is seen to be wrong"
         title = f"one entry of {size} in the gradient is wrong"
     else:
         because += (

@@ -13,8 +13,11 @@ LARGEST_BASE = 4096
 
 
 def base_for(size: int, discrepancy: float, uncertainty: float) -> int | None:
-    """The base whose digits can be told apart, or None if no digit can. Both in objective units along the probe."""
-    if not (math.isfinite(uncertainty) and abs(discrepancy) > 16 * uncertainty):
+    """The base whose digits can be told apart, or None if no digit can. Both in objective units along the probe.
+
+    The uncertainty is a bound, mostly far above the error: 2 is tried with whatever exceeds it, and what it finds is verified.
+    """
+    if not (math.isfinite(uncertainty) and abs(discrepancy) > uncertainty):
         return None
     resolution = abs(discrepancy) / (8 * max(uncertainty, 1e-300))
     return int(max(2, min(size, LARGEST_BASE, resolution)))
