@@ -301,7 +301,8 @@ class Examination:
         """Code and words for a reference that cannot tell."""
         if self.noisy[i]:
             times = self.sigma[i] / (self.eps * max(abs(float(self.base[i])), 1e-300))
-            reason = f"moves of 2e-10 of an input change the objective erratically, {times:.0e} times its rounding: "
+            moves = f"{reference.noise_radius(self.eps):.0e}"
+            reason = f"moves of {moves} of an input change the objective erratically, {times:.0e} times its rounding: "
             return "GC404", reason + "it is chaotic, or computed in a lower precision than it claims"
         if self.case.dtype == "float32" and self.twin:
             return (

@@ -61,7 +61,8 @@ def null_finding(scene: Scene, wrong: list[Evidence], proven: Agreement, checks:
         checks,
         "no gradient: the scanned step draws its noise itself",
         numbers=numbers(shown),
-        because="the inner gradient of these parameters reads the draw, which the scan does not keep for its backward pass;"
+        because=("" if proven.explained else "likely ")
+        + "the inner gradient of these parameters reads the draw, which the scan does not keep for its backward pass;"
         f' the framework says "{" ".join(shown.check.reason.split())}" (the input that it names is often another one)',
         proof=f"with the same draws passed in as a sequence {proven.words}" if proven.explained else "",
         help=way_out(scene),
