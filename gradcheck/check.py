@@ -225,7 +225,7 @@ def job(case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False) 
             exam = Examination(name, session, twin, case.rtol, case.atol)
             evidence = exam.run()
             if plant:
-                evidence.self_test = self_test(exam, evidence.checks)
+                evidence.self_test = self_test(exam, evidence.checks, lambda timed, at: crew.session(timed, name, at))
         evidence.seconds = time.monotonic() - clock
         return evidence
 

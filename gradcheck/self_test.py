@@ -1,37 +1,49 @@
 """`--self-test`: would planted errors be seen? On the user's own case, against the references that were measured anyway.
 
-Errors are planted into the gradients that passed, and judged exactly as those were: nothing is run again. The last kind is an
-error in one entry just above the detection limit that the pass stated: the limit is honest if it is always seen.
+Errors are planted into the gradients that passed, and judged exactly as those were. Only for "one time step dropped" something
+is run: a reverse pass that tells each step's contribution along the judged probe. The last kind is an error in one entry just
+above the detection limit that the pass stated: the limit is honest if it is always seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradcheck._backends._worker import directions
+from gradcheck.diagnosis.time_steps import contributions, timed
+from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.model import Planted, Verdict
+from gradcheck.examine import probe_key
+from gradcheck.model import Case, Planted, Role, Verdict
+from gradcheck.session import Arrays, Session
 
 if TYPE_CHECKING:
     from gradcheck.examine import Examination
 
 Array = NDArray[Any]
+Prepare = Callable[[Case, Arrays], AbstractContextManager[Session]]  # a session on the backend of the examination
 ABOVE = 1.05  # times the detection limit
 
 
-def self_test(exam: Examination, checks: list[Evidence]) -> tuple[Planted, ...]:
+def self_test(exam: Examination, checks: list[Evidence], prepare: Prepare) -> tuple[Planted, ...]:
     """How many of each kind of error were planted and seen, over all checks that passed with a gradient that is not zero."""
     planted: dict[str, list[str]] = {}
     seen: dict[str, int] = {}
-    for evidence in checks:
-        array = evidence.gradient.array
-        if evidence.check.verdict is not Verdict.PASS or array is None or not array.any() or evidence.estimate is None:
-            continue
-        for kind, wrong in faults(np.asarray(array), evidence.check.detection_limit):
+    passed = [e for e in checks if can_be_planted(e)]
+    shares = shares_of_one_step(exam, passed, prepare)
+    for evidence in passed:
+        array = np.asarray(evidence.gradient.array)
+        wrongs = dict(faults(array, evidence.check.detection_limit))
+        if (share := shares.get(id(evidence))) is not None:
+            wrongs["one time step dropped"] = without_share(exam, evidence, array, share)
+        for kind, wrong in wrongs.items():
             planted.setdefault(kind, [])
+            assert evidence.estimate is not None
             found = exam.comparison(
                 evidence.objective_index, evidence.check.parameter, evidence.estimate, evidence.salt, wrong
             )
@@ -43,6 +55,54 @@ def self_test(exam: Examination, checks: list[Evidence]) -> tuple[Planted, ...]:
         Planted(exam.backend, kind, seen.get(kind, 0) + len(missed), seen.get(kind, 0), tuple(missed))
         for kind, missed in planted.items()
     )
+
+
+def can_be_planted(evidence: Evidence) -> bool:
+    array = evidence.gradient.array
+    return (
+        evidence.check.verdict is Verdict.PASS
+        and array is not None
+        and bool(array.any())
+        and evidence.estimate is not None
+    )
+
+
+def shares_of_one_step(exam: Examination, checks: list[Evidence], prepare: Prepare) -> dict[int, float]:
+    """Each check's median contribution of a step along its judged probe, by id; those of steps that contribute nothing apart.
+
+    One compilation serves all objectives of a parameter. Sequences and initial carries have no steps to drop.
+    """
+    case, shares = exam.case, {}
+    parameters = dict.fromkeys((e.check.parameter, e.salt) for e in checks)
+    for name, salt in parameters:
+        mine = [e for e in checks if (e.check.parameter, e.salt) == (name, salt)]
+        if case.steps < 2 or case.input(name).role is not Role.PARAMETER:
+            continue
+        probed, arrays = timed(
+            case, [e.check.objective for e in mine], name, exam.session.arrays, exam.scales[name], salt
+        )
+        try:
+            with prepare(probed, arrays) as session:
+                found = {id(e): contributions(session, e.check.objective) for e in mine}
+        except BackendError:
+            continue  # this framework cannot move the parameter step by step: nothing is planted, nor counted
+        for key, steps in found.items():
+            if steps is not None and steps.any():
+                ordered = sorted(steps[steps != 0], key=abs)
+                shares[key] = float(ordered[len(ordered) // 2])
+    return shares
+
+
+def without_share(exam: Examination, evidence: Evidence, array: Array, share: float) -> Array:
+    """The gradient without a step's contribution, as far as the judged probe v sees it: smaller by `share` along v, and along
+    nothing else.
+    """
+    name = evidence.check.parameter
+    move = {"key": probe_key(exam.case.seed, evidence.salt, name)}
+    _, norm, _ = directions.dot(np.ones(array.size), move)
+    flat = array.astype(np.float64).reshape(-1)
+    directions.add(flat, -share / (exam.scales[name] * norm**2), move)
+    return flat.reshape(array.shape)
 
 
 def faults(array: Array, limit: float | None) -> Iterator[tuple[str, Array]]:

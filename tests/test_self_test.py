@@ -42,7 +42,8 @@ def test_every_planted_error_is_seen_on_a_plain_case(ran):
     done, cases = ran
     assert done.returncode == 0
     assert set(cases["plain"]) == {
-        "one entry x1.01", "whole tensor x1.001", "wrong sign", "zeroed", "transposed", "one entry, at the stated limit",
+        "one entry x1.01", "whole tensor x1.001", "wrong sign", "zeroed", "transposed", "one time step dropped",
+        "one entry, at the stated limit",
     }  # fmt: skip
     assert all(row["planted"] == row["seen"] == 2 and row["missed"] == [] for row in cases["plain"].values())
     assert "one entry x1.01                2 of 2 seen" in done.stdout
@@ -54,4 +55,5 @@ def test_the_stated_limit_is_honest_where_rounding_hides_much(ran):
     rows = cases["offset"]
     assert rows["one entry, at the stated limit"]["seen"] == rows["one entry, at the stated limit"]["planted"] == 2
     assert rows["wrong sign"]["seen"] == 2
+    assert rows["one time step dropped"]["seen"] == 2
     assert rows["one entry x1.01"]["seen"] + len(rows["one entry x1.01"]["missed"]) == 2

@@ -20,7 +20,7 @@ from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.shared_noise import shared_noise
 from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
-from gradcheck.diagnosis.truncated_history import truncated_history
+from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding
@@ -37,13 +37,14 @@ RULES: tuple[
     stopped,
     missing,
     fingerprints,
+    cut_history,
     wrong_gradient,
     no_reference,
     shared_noise,
 )
 
 
-LOCATED = ("GC201", "GC202", "GC203", "GC208")  # wrong gradients: which time steps are
+LOCATED = ("GC201", "GC202", "GC203", "GC205", "GC208")  # wrong gradients: which time steps are
 
 
 def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
@@ -79,8 +80,7 @@ def locate(scene: Scene, checks: list[Evidence]) -> None:
     shown = worst(checks)
     found = timeline(scene, shown)
     if found is not None:
-        shown.notes["timeline"] = found
-        shown.check = replace(shown.check, time_steps=(found.first, found.last))
+        shown.check = replace(shown.check, time_steps=found.range)
 
 
 def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:

@@ -1,13 +1,14 @@
 """Which time steps' contributions to a wrong gradient are wrong.
 
-The parameter is moved at single steps: W_t = W + s_t v, with one scalar s_t a step. One reverse pass gives the derivative by
-every s_t, and each is held against differences of its own. Where the missing ones are a prefix, as under truncation, only
-the boundary is looked for.
+The input is moved at single steps: W_t = W + s_t v, with one scalar s_t a step. One reverse pass gives the derivative by every
+s_t; they are held against differences of the forward, over as many steps at once as a hypothesis needs (see numerics.history).
+A float32 gradient is held against differences of the same case in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,104 +18,174 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import EPS, probe_key
-from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Init, Input, Objective, Role
-from gradcheck.numerics import reference
-from gradcheck.session import Arrays, Session
+from gradcheck.examine import DEFAULT_RTOL, EPS, float64_twin, is_float, probe_key, tensor_scales
+from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Init, Input, Role
+from gradcheck.numerics import history, reference
+from gradcheck.numerics.history import History, Search
+from gradcheck.session import Arrays, Point, Session
 
-EACH = 64  # steps that are looked at one by one; longer rollouts are looked at in as many even blocks
-CELLS = {"right": ".", "wrong": "x", "missing": "0", "no contribution": "-", "not judged": "?"}
+MARKS = {history.RIGHT: ".", history.WRONG: "x", history.MISSING: "0", history.NOTHING: "-", history.UNKNOWN: "?"}
+NUDGES = 3  # float32: reverse passes at inputs that are moved by one unit in the last place
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """cells: what is known of each step (a key of CELLS); first, last: the wrong or missing ones' range, inclusive."""
+    """history: what is known of each step. values: forward values until the last bad step was known, those for noise included."""
 
-    cells: tuple[str, ...]
-    first: int
-    last: int
+    history: History
+    values: int
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first and the last bad step."""
+        return self.history.bad[0], self.history.bad[-1]
 
     def line(self) -> str:
         """One character a step, in groups of ten."""
-        marks = "".join(CELLS[c] for c in self.cells)
+        marks = "".join(MARKS[cell] for cell in self.history.cells)
         return " ".join(marks[k : k + 10] for k in range(0, len(marks), 10))
 
     def legend(self) -> str:
-        return ", ".join(f"{mark} {word}" for word, mark in CELLS.items() if word in self.cells)
+        return ", ".join(f"{mark} {word}" for word, mark in MARKS.items() if word in self.history.cells)
 
 
 def timeline(scene: Scene, evidence: Evidence) -> Timeline | None:
-    """Look at every step of one wrong gradient by a parameter; None if that cannot be done or shows nothing."""
-    name, case = evidence.check.parameter, scene.case
-    if case.input(name).role not in (Role.PARAMETER, Role.CONSTANT) or case.steps < 2 or case.dtype != "float64":
+    """Look at the steps of one wrong gradient, once; None if that cannot be done or shows no bad step.
+
+    Parameters and sequences can be moved step by step; an initial carry acts at one time only.
+    """
+    if "timeline" not in evidence.notes:
+        evidence.notes["timeline"] = looked_at(scene, evidence)
+    found: Timeline | None = evidence.notes["timeline"]
+    return found
+
+
+def looked_at(scene: Scene, evidence: Evidence) -> Timeline | None:
+    case, name, estimate = scene.case, evidence.check.parameter, evidence.estimate
+    single = case.dtype == "float32"
+    if not can_be_timed(case, name) or estimate is None or (single and case.draws_in_step):
         return None
-    objective = next(o for o in case.objectives if o.name == evidence.check.objective)
-    probed, arrays = timed(case, objective, name, scene.arrays, evidence.scale)
+    objective, backend = evidence.check.objective, evidence.check.backend
+    probed, arrays = timed(case, (objective,), name, scene.arrays, evidence.scale)
     try:
-        with scene.lab.session(probed, evidence.check.backend, arrays) as session:
-            gradient = session.gradients()[objective.name, TIME_OFFSET].array
-            if gradient is None or not np.isfinite(gradient).all():
+        with ExitStack() as sessions:
+            session = sessions.enter_context(scene.lab.session(probed, backend, arrays))
+            gradient = contributions(session, objective)
+            if gradient is None:
                 return None
-            cells = judged(session, np.asarray(gradient, dtype=np.float64))
+            rtol, spread, source = DEFAULT_RTOL["float64"], None, session
+            if single:
+                rtol, spread = 64 * EPS["float32"], rounding_spread(session, case, gradient, objective)
+                if spread is None:
+                    return None
+                source = sessions.enter_context(scene.lab.session(*twin_of(probed, backend, arrays)))
+            differences = Differences(source, estimate.step, exact=estimate.method == "complex step")
+            search = Search(gradient, differences.along, rtol, probe_key(case.seed, "steps", name), spread)
+            total = None
+            if case.input(name).role is Role.PARAMETER:  # along the judged probe all steps move alike
+                i = evidence.objective_index
+                total = float(estimate.value[i]), float(estimate.bound[i])
+            found = search.run(total)
     except BackendError:
         return None
-    bad = [t for t, cell in enumerate(cells) if cell in ("wrong", "missing")]
-    return Timeline(tuple(cells), bad[0], bad[-1]) if bad else None
+    return Timeline(found, differences.spent(found.probes)) if found is not None else None
 
 
-def timed(case: Case, objective: Objective, name: str, arrays: Arrays, scale: float) -> tuple[Case, Arrays]:
-    """The case with the parameter moved by s_t v at every step, differentiated by s alone."""
-    parameter = arrays[name]
-    direction = directions.expand(probe_key(case.seed, "probe", name), 0, parameter.size).reshape(parameter.shape)
+def twin_of(case: Case, backend: str, arrays: Arrays) -> tuple[Case, str, Arrays]:
+    wide, widened = float64_twin(case, arrays)
+    return wide, backend, widened
+
+
+def can_be_timed(case: Case, name: str) -> bool:
+    return case.steps > 1 and case.input(name).role in (Role.PARAMETER, Role.SEQUENCE)
+
+
+def timed(
+    case: Case, objectives: Sequence[str], name: str, arrays: Arrays, scale: float, salt: str = "probe"
+) -> tuple[Case, Arrays]:
+    """The case with one input moved by s_t v at every step, its objectives differentiated by s alone.
+
+    v: `scale` times the direction of the probe that `salt` names; of a sequence, the same direction at every step.
+    """
+    moved = case.input(name)
+    size = int(np.prod(moved.shape, dtype=np.int64))
+    direction = scale * directions.expand(probe_key(case.seed, salt, name), 0, size).reshape(moved.shape)
     extra = (
         Input(TIME_OFFSET, Role.SEQUENCE, (), case.dtype, Init("zeros")),
-        Input(TIME_DIRECTION, Role.CONSTANT, parameter.shape, case.dtype, Init("zeros")),
+        Input(TIME_DIRECTION, Role.CONSTANT, moved.shape, case.dtype, Init("zeros")),
     )
     probed = replace(
         case,
         inputs=(*case.inputs, *extra),
-        objectives=(replace(objective, wrt=(TIME_OFFSET,)),),
+        objectives=tuple(replace(o, wrt=(TIME_OFFSET,)) for o in case.objectives if o.name in objectives),
         time_probe=name,
     )
-    moved = {TIME_OFFSET: np.zeros(case.steps, case.dtype), TIME_DIRECTION: (scale * direction).astype(case.dtype)}
-    return probed, {**arrays, **moved}
+    offsets = {TIME_OFFSET: np.zeros(case.steps, case.dtype), TIME_DIRECTION: direction.astype(case.dtype)}
+    return probed, {**arrays, **offsets}
 
 
-def judged(session: Session, gradient: NDArray[np.float64]) -> list[str]:
-    """One word a step, from differences along single steps (or blocks of them, in a long rollout)."""
-    steps = gradient.size
-    groups = np.array_split(np.arange(steps), min(steps, EACH))
-    eps = EPS["float64"]
-    offsets = reference.NOISE_OFFSETS * reference.noise_radius(eps)
-
-    def along(group: Iterable[int], t: float) -> list[tuple[str, float, dict[str, int]]]:
-        return [(TIME_OFFSET, t, {"entry": int(k)}) for k in group]
-
-    everywhere = range(steps)
-    values, _ = session.values([[], *(along(everywhere, t) for t in offsets)])
-    base = values[0]
-    sigma = reference.noise_level(offsets, values[1:], base, eps)
-    pilot_values, _ = session.values([along(everywhere, reference.PILOT_STEP * rung) for rung in reference.LADDER])
-    step = reference.balanced_step(reference.extrapolate(base, pilot_values, reference.PILOT_STEP, sigma))
-    largest = float(np.abs(gradient).max())
-    cells = ["not judged"] * steps
-    for group in groups:
-
-        def values_at(moves: Sequence[float], group: NDArray[np.int64] = group) -> NDArray[np.float64]:
-            return session.values([along(group, t) for t in moves])[0]
-
-        enough = np.array([1e-6 * max(largest, 1e-300)])
-        found = reference.ladder(values_at, base, sigma, step, enough, np.array([True]))
-        word = verdict(float(gradient[group].sum()), float(found.value[0]), float(found.bound[0]), largest)
-        for t in group:
-            cells[t] = word
-    return cells
+def contributions(session: Session, objective: str, point: Point = ()) -> NDArray[np.float64] | None:
+    """What each step contributes to the directional derivative, by the reverse pass: float64[T]. None if it is not there."""
+    array = session.gradients(point)[objective, TIME_OFFSET].array
+    return None if array is None or not np.isfinite(array).all() else np.asarray(array, dtype=np.float64)
 
 
-def verdict(analytic: float, value: float, bound: float, largest: float) -> str:
-    allowed = bound + 1e-8 * max(abs(analytic), 1e-6 * largest)
-    if not np.isfinite(bound):
-        return "not judged"
-    if abs(analytic - value) <= allowed:
-        return "no contribution" if analytic == 0 and abs(value) <= allowed else "right"
-    return "missing" if analytic == 0 else "wrong"
+def rounding_spread(
+    session: Session, case: Case, gradient: NDArray[np.float64], objective: str
+) -> NDArray[np.float64] | None:
+    """How far rounding alone moves each contribution, as for the judged gradients: float64[NUDGES, T]. None if it has none."""
+    names = [n for o in case.objectives for n in o.wrt if is_float(session.arrays[n])]
+    scales = tensor_scales(session.arrays, list(dict.fromkeys(names)))
+    rows = []
+    for i in range(NUDGES):
+        nudge = [
+            (n, 2 * EPS["float32"] * scale, {"key": probe_key(case.seed, "nudge", n, i)}) for n, scale in scales.items()
+        ]
+        moved = contributions(session, objective, nudge)
+        if moved is None:
+            return None
+        rows.append(32 * (moved - gradient))
+    return np.array(rows)
+
+
+class Differences:
+    """Differences of a timed case along weights of its steps: complex step where that held for the judged probe.
+
+    step: the one to begin with. The noise of the objective is measured along all steps at once.
+    """
+
+    def __init__(self, session: Session, step: float, exact: bool) -> None:
+        self.session, self.step = session, step
+        self.exact = exact and session.has_complex_step
+        self.costs: list[int] = []  # forward values so far, after each difference
+        if not self.exact:
+            eps = EPS["float64"]
+            offsets = reference.NOISE_OFFSETS * reference.noise_radius(eps)
+            everywhere = np.ones(session.case.steps)
+            values, _ = session.values([(), *(moves(everywhere, t) for t in offsets)])
+            self.base = values[0]
+            self.sigma = reference.noise_level(offsets, values[1:], self.base, eps)
+
+    def along(self, weights: NDArray[np.float64], enough: float) -> tuple[float, float]:
+        """(derivative, bound) along weights float64[T], the bound not much above `enough` if that can be had."""
+        if self.exact:
+            value = float(self.session.derivatives([moves(weights, 1.0)])[0, 0])
+            bound = 256 * EPS["float64"] * abs(value)
+        else:
+
+            def values_at(offsets: Sequence[float]) -> NDArray[np.float64]:
+                return self.session.values([moves(weights, t) for t in offsets])[0]
+
+            wanted = np.array([max(enough, 1e-300)])
+            found = reference.ladder(values_at, self.base, self.sigma, self.step, wanted, np.array([True]))
+            value, bound = float(found.value[0]), float(found.bound[0])
+        self.costs.append(self.session.evaluations)
+        return value, bound
+
+    def spent(self, probes: int) -> int:
+        """How many forward values the first so many differences took, with those that measure the noise."""
+        return self.costs[probes - 1]
+
+
+def moves(weights: NDArray[np.float64], t: float) -> list[tuple[str, float, dict[str, int]]]:
+    return [(TIME_OFFSET, t * float(weights[k]), {"entry": int(k)}) for k in np.flatnonzero(weights)]

@@ -1,4 +1,8 @@
-"""GC203: the backward pass was told to stop before the first step. Shown by running the same case without truncation."""
+"""GC203: the backward pass stops before the first step.
+
+Where an option told it to, that is shown by running the same case without truncation. Where none did, it is read off the time
+steps: what the first k contribute is missing, and the contributions of all others are right.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 
 from gradcheck.diagnosis.counterfactual import agreement
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, worst
+from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_blame, worst
+from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Finding, Verdict
 
@@ -43,4 +48,46 @@ def describe(scene: Scene, kept: int, words: str, checks: list[Evidence]) -> Fin
         note="the forward pass is not truncated, so the objective is right",
         whose="the case",
         blame=line_blame(scene.case.path, line) if line else None,
+    )
+
+
+def cut_history(scene: Scene) -> Iterable[Claim]:
+    """Gradients that no rule explained so far and that lack the first k steps. One look is a compilation: the others of a
+    backend are looked at only if its worst one shows it.
+    """
+    for group in by(filter(is_unexplained, scene.checks(Verdict.MISMATCH)), lambda e: e.check.backend):
+        if missing_before(scene, worst(group)) is None:
+            continue
+        for alike in by(group, lambda e: missing_before(scene, e)):
+            k = missing_before(scene, alike[0])
+            if k is not None:
+                yield Claim("GC203", alike, partial(describe_cut, scene, k))
+
+
+def is_unexplained(evidence: Evidence) -> bool:
+    """Whether a wrong gradient that is not all zero has no code yet but those of what was observed."""
+    array = evidence.gradient.array
+    return set(evidence.check.codes) <= {"GC201", "GC208"} and array is not None and bool(array.any())
+
+
+def missing_before(scene: Scene, evidence: Evidence) -> int | None:
+    found = timeline(scene, evidence)
+    return found.history.missing_before if found is not None else None
+
+
+def describe_cut(scene: Scene, k: int, checks: list[Evidence]) -> Finding:
+    last = scene.case.steps - 1
+    lost = "step 0 contributes" if k == 1 else f"steps 0 to {k - 1} contribute"
+    return finding(
+        "GC203",
+        checks,
+        f"gradient is wrong because what {lost} is missing",
+        numbers=numbers(worst(checks)),
+        because=f"the contributions of steps 0..{k - 1} are missing: they are 0 exactly, and the differences' are not; "
+        f"those of steps {k}..{last} are right, so likely the carry's cotangent is lost on its way into step {k - 1}",
+        proof="the input was moved at single steps, and at many at once, and each derivative held against differences",
+        help=f"look for what cuts the carry between steps {k - 1} and {k}: a detach, a mask, a custom reverse rule",
+        note="the forward pass is not truncated, so the objective is right",
+        whose="the step, or the backend's loop",
+        blame=step_blame(scene.case),
     )

@@ -98,7 +98,11 @@ class Model:
 
     def columns(self, arrays, name):
         """float64[entries, objectives], one complex step an entry."""
-        steps = [t for t in range(self.problem.steps) if t != DROPPED] if self.fault == "bad_step" else None
+        steps = None
+        if self.fault == "bad_step":
+            steps = [t for t in range(self.problem.steps) if t != DROPPED]
+        elif self.fault == "history":  # only the steps from this one on
+            steps = range(int(self.arguments[0]), self.problem.steps)
         rows = []
         for k in range(arrays[name].size):
             tangent = np.zeros(arrays[name].size)

@@ -248,3 +248,42 @@ def test_fail_fast_stops_after_the_first_failing_case(bench):
     done = bench.cli(*cases, "-b", "fake", "-x", "--json", "-")
     assert done.returncode == 1
     assert [case["name"] for case in json.loads(done.stdout)["cases"]] == ["a_right", "b_wrong"]
+
+
+def test_a_truncated_history_is_told_with_its_boundary(bench):
+    """No option says that the reverse pass stops early: the time steps do, and the k is the right one."""
+    boundaries = range(1, 11)
+    wrt = {"out": "{of: h, reduce: dot, wrt: [W_x, b]}"}
+    paths = [bench.case(f"history {k}", name=f"first_{k}", objectives=wrt) for k in boundaries]
+    for path in paths:
+        path.write_text(path.read_text().replace("steps: 5", "steps: 12"))
+    report = bench.run(*paths)
+    assert report.exit_code == 1
+    told = {case.name: case for case in report.cases}
+    for k in boundaries:
+        case = told[f"first_{k}"]
+        (finding,) = case.findings
+        assert (finding.code, finding.parameters) == ("GC203", ("W_x", "b"))
+        assert f"steps 0..{k - 1} are missing" in finding.because
+        assert f"those of steps {k}..11 are right" in finding.because
+        assert (0, k - 1) in {check.time_steps for check in case.checks}
+        cells = dict(finding.numbers)["time steps"].partition("   ")[0].replace(" ", "")
+        assert cells == "0" * k + "." * (12 - k)
+
+
+@pytest.mark.parametrize(("parameter", "cells"), [("W_x", "..0.."), ("W_h", "-.0.."), ("x", "..0..")])
+def test_one_bad_step_is_told(bench, parameter, cells):
+    """W_h: the carry starts at 0. x: a sequence moves step by step, too."""
+    report = bench.run(bench.case("bad_step", objectives={"out": f"{{of: h, reduce: dot, wrt: [{parameter}]}}"}))
+    (check,) = report.cases[0].checks
+    assert check.time_steps == (2, 2)
+    assert dict(report.cases[0].findings[0].numbers)["time steps"].startswith(cells)
+
+
+def test_time_steps_in_float32(bench):
+    """The reverse pass in float32 is held against differences in float64, within what its rounding allows."""
+    path = bench.case("history 2", objectives={"out": "{of: h, reduce: dot, wrt: [W_x]}"})
+    path.write_text(path.read_text() + "dtype: float32\n")
+    report = bench.run(path)
+    (finding,) = report.cases[0].findings
+    assert (finding.code, report.cases[0].checks[0].time_steps) == ("GC203", (0, 1))
