@@ -76,11 +76,11 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
 
 
 def locate(scene: Scene, checks: list[Evidence]) -> None:
-    """Look at the time steps of the worst of these checks: one look is a compilation, so not of all."""
-    shown = worst(checks)
-    found = timeline(scene, shown)
-    if found is not None:
-        shown.check = replace(shown.check, time_steps=found.range)
+    """Look at the time steps of the worst of these checks (one look is a compilation, so not of all), and tell what is known."""
+    timeline(scene, worst(checks))
+    for evidence in checks:
+        if (found := evidence.notes.get("timeline")) is not None:
+            evidence.check = replace(evidence.check, time_steps=found.range)
 
 
 def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:

@@ -266,7 +266,7 @@ def test_a_truncated_history_is_told_with_its_boundary(bench):
         assert (finding.code, finding.parameters) == ("GC203", ("W_x", "b"))
         assert f"steps 0..{k - 1} are missing" in finding.because
         assert f"those of steps {k}..11 are right" in finding.because
-        assert (0, k - 1) in {check.time_steps for check in case.checks}
+        assert {check.time_steps for check in case.checks} == {(0, k - 1)}
         cells = dict(finding.numbers)["time steps"].partition("   ")[0].replace(" ", "")
         assert cells == "0" * k + "." * (12 - k)
 
