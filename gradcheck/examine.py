@@ -23,6 +23,10 @@ from gradcheck.session import Arrays, Point, Session
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
 TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it mean nothing
+# The cotangent of the second reverse pass. A power of two scales every linear rule exactly; its sign shows rules that take a
+# magnitude, and a size above 1 those that clip what is larger than the objective's own cotangent.
+COTANGENT = -8.0
+Gradients = dict[tuple[str, str], Gradient]
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 
@@ -101,19 +105,35 @@ class Examination:
         )
 
     def take_gradients(self) -> None:
-        """The analytic gradients, twice; and for float32 how far rounding alone moves them."""
+        """The analytic gradients, twice, from different cotangents; and for float32 how far rounding alone moves them."""
         self.gradients = self.session.gradients()
-        second = self.session.gradients()
-        self.unstable = {
-            pair
-            for pair, gradient in self.gradients.items()
-            if gradient.array is not None and differs(gradient.array, second[pair].array, 64 * EPS[self.case.dtype])
-        }
+        self.unstable, self.nonlinear = self.compare_cotangents()
         self.jitter: list[dict[tuple[str, str], Gradient]] = []
         if self.case.dtype == "float32":
             for i in range(3):  # one unit in the last place, in random directions
                 nudge = [(n, 2 * EPS["float32"] * self.scales[n], {"key": self.key("nudge", n, i)}) for n in self.names]
                 self.jitter.append(self.session.gradients(nudge))
+
+    def compare_cotangents(self) -> tuple[set[tuple[str, str]], dict[tuple[str, str], NDArray[Any]]]:
+        """(pairs whose gradient changes between equal calls, pairs whose gradient is not proportional to the cotangent).
+
+        The latter with the gradient that the other cotangent gives, per unit of it. Two further calls tell one from the
+        other, and are made only if something differs.
+        """
+        limit = 64 * EPS[self.case.dtype]
+        scaled = per_cotangent(self.session.gradients(cotangent=COTANGENT), COTANGENT)
+        suspects = disagreeing(self.gradients, scaled, limit)
+        if not suspects:
+            return set(), {}
+        again, first_again = self.session.gradients(cotangent=COTANGENT), self.session.gradients()
+        unstable = disagreeing(scaled, per_cotangent(again, COTANGENT), limit)
+        unstable |= disagreeing(self.gradients, first_again, limit)
+        suspects -= unstable
+        if not all(is_finite(scaled[pair]) for pair in suspects):  # they may only have left the range of numbers
+            scaled = per_cotangent(self.session.gradients(cotangent=1 / COTANGENT), 1 / COTANGENT)
+            suspects &= disagreeing(self.gradients, scaled, limit)
+        found = {pair: scaled[pair].array for pair in suspects}
+        return unstable, {pair: array for pair, array in found.items() if array is not None}
 
     # -- one probe -------------------------------------------------------------------------------------------------
 
@@ -191,10 +211,40 @@ class Examination:
             return self.verdict(i, name, Verdict.NONFINITE, ("GC301",), gradient, estimate=self.estimates[name])
         if (self.objectives[i], name) in self.unstable:
             return self.verdict(i, name, Verdict.NONDETERMINISTIC, ("GC502",), gradient)
+        found = self.held(i, name, gradient)
+        return self.not_linear(found) if (self.objectives[i], name) in self.nonlinear else found
+
+    def held(self, i: int, name: str, gradient: Gradient) -> Evidence:
+        """A gradient that is finite, if it is there, and repeats: held against what the objective does."""
         zero = gradient.array is None or not gradient.array.any()
         if zero and not self.estimates[name].moved[i]:
             return self.dead(i, name, gradient)
         return self.compared(i, name, gradient)
+
+    def not_linear(self, found: Evidence) -> Evidence:
+        """GC206: by the chain rule a gradient is proportional to the cotangent, this one is not. Whether it happens to agree with
+        the differences at cotangent 1 is told by GC201, which it has if not.
+        """
+        check = found.check
+        one = np.asarray(found.gradient.array, dtype=np.float64)
+        other = np.asarray(self.nonlinear[check.objective, check.parameter], dtype=np.float64)
+        error = np.where(np.isfinite(other), np.abs(one - other), np.inf)
+        worst = np.unravel_index(int(np.argmax(error)), error.shape)
+        found.notes["cotangents"] = (tuple(map(int, worst)), float(one[worst]), COTANGENT, float(other[worst]))
+        wrong = check.verdict is Verdict.MISMATCH
+        largest = float(np.abs(np.concatenate([one, other[np.isfinite(other)]], axis=None)).max())
+        found.check = replace(
+            check,
+            verdict=Verdict.MISMATCH,
+            codes=(*check.codes, "GC206") if wrong else ("GC206",),
+            max_abs_error=check.max_abs_error if wrong else float(error[worst]),
+            max_rel_error=check.max_rel_error if wrong else float(error[worst]) / largest,
+            error_bound=check.error_bound if wrong else None,
+            detection_limit=None,
+            reference=check.reference if wrong else f"cotangent {COTANGENT:g}",
+            reason="" if wrong else check.reason,
+        )
+        return found
 
     def null_by_draw(self, gradient: Gradient) -> bool:
         """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
@@ -367,12 +417,33 @@ def probe_key(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
+def is_finite(gradient: Gradient) -> bool:
+    return gradient.array is not None and bool(np.isfinite(gradient.array).all())
+
+
 def is_float(array: NDArray[Any]) -> bool:
     return array.dtype.kind == "f"
 
 
+def per_cotangent(gradients: Gradients, cotangent: float) -> Gradients:
+    """Gradients taken from a cotangent, divided by it: exactly, as it is a power of two."""
+    return {
+        pair: gradient if gradient.array is None else replace(gradient, array=gradient.array / cotangent)
+        for pair, gradient in gradients.items()
+    }
+
+
+def disagreeing(one: Gradients, other: Gradients, relative: float) -> set[tuple[str, str]]:
+    """The pairs whose arrays are not the same but for re-ordered sums."""
+    return {
+        pair
+        for pair, gradient in one.items()
+        if gradient.array is not None and differs(gradient.array, other[pair].array, relative)
+    }
+
+
 def differs(one: NDArray[Any], other: NDArray[Any] | None, relative: float) -> bool:
-    """Whether two equal calls gave gradients that differ by more than re-ordered sums can explain."""
+    """Whether two gradients differ by more than re-ordered sums can explain."""
     if other is None or one.shape != other.shape:
         return True
     with np.errstate(invalid="ignore"):

@@ -90,9 +90,9 @@ class Session:
         derivatives: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
         return derivatives
 
-    def gradients(self, point: Point = ()) -> dict[tuple[str, str], Gradient]:
-        """Every gradient that the case asks for, by (objective, input)."""
-        answer = self._call("gradients", point=plain(point))
+    def gradients(self, point: Point = (), cotangent: float = 1.0) -> dict[tuple[str, str], Gradient]:
+        """Every gradient that the case asks for, by (objective, input), times the cotangent that reverse passes start from."""
+        answer = self._call("gradients", point=plain(point), cotangent=cotangent)
         arrays = wire.unpack(answer["arrays"])
         given = {
             (o, name): Gradient(status, arrays.get(f"{o}\n{name}"), why) for o, name, status, why in answer["answers"]

@@ -64,11 +64,13 @@ class Worker:
             rows.append(model.derivatives(model.problem.arrays, shaped))
         return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
 
-    def gradients(self, handle, point=()):
-        """Every (objective, input) gradient at a point: status and reason, arrays apart."""
+    def gradients(self, handle, point=(), cotangent=1.0):
+        """Every (objective, input) gradient at a point: status and reason, arrays apart. cotangent: what the reverse pass of
+        each objective starts from; by the chain rule the arrays are that many times the gradients.
+        """
         model = self.models[handle]
         answers, arrays = [], {}
-        for objective, by_input in model.gradients(self.moved(model.problem, point)).items():
+        for objective, by_input in model.gradients(self.moved(model.problem, point), cotangent).items():
             for name, (status, value) in by_input.items():
                 answers.append([objective, name, status, "" if status == "ok" else str(value)])
                 if status == "ok":

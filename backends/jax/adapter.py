@@ -99,15 +99,17 @@ class Model:
         pairs = [task.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in task.objectives]
         return jnp.stack([v for v, _ in pairs]), jnp.stack([m for _, m in pairs])
 
-    def cotangents(self, moving):
-        """Gradients of each objective by its own inputs. One compilation, but one pull-back per objective from that objective
-        alone: a zero cotangent into another objective's part would turn an infinite derivative there into NaN here.
+    def cotangents(self, moving, cotangent):
+        """Gradients of each objective by its own inputs, times the cotangent. One compilation, but one pull-back per objective
+        from that objective alone: a zero cotangent into another objective's part would turn an infinite derivative there into
+        NaN here.
         """
         import jax
 
         def gradient(position, wrt):
             def objective(inputs):
-                return self.objectives({**moving, **inputs})[0][position]
+                value = self.objectives({**moving, **inputs})[0][position]
+                return cotangent.astype(value.dtype) * value  # so that the reverse pass of the value starts from it
 
             return jax.grad(objective)({name: moving[name] for name in wrt})
 
@@ -118,11 +120,13 @@ class Model:
         values, magnitudes = self.forward({name: arrays[name] for name in self.moving})
         return [np.asarray(values), np.asarray(magnitudes)]
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         """{objective: {input: (status, array or reason)}}. Zeros where there is no path: JAX never says disconnected."""
         self.in_precision()
         try:
-            results = self.reverse({name: arrays[name] for name in self.moving})
+            results = self.reverse(
+                {name: arrays[name] for name in self.moving}, np.asarray(cotangent, self.problem.dtype)
+            )
         except (ValueError, NotImplementedError, TypeError) as error:
             kind = "refused" if "Reverse-mode differentiation does not work" in str(error) else "null"
             return {o["name"]: dict.fromkeys(o["wrt"], (kind, error)) for o in self.problem.objectives}

@@ -70,7 +70,7 @@ class Model:
         with np.errstate(all="ignore"):
             return [np.imag(v) / TINY for v, _ in self.rollout(self.complex_xp, moved)]
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         """{objective: {input: (status, array or reason)}}. One trace for all; input by input where an op has no reverse rule."""
         wrt = self.problem.wrt
         try:
@@ -78,7 +78,7 @@ class Model:
         except NotImplementedError:
             traced = {name: self.trace_alone(arrays, name) for name in wrt}
         return {
-            o["name"]: {name: gradient(traced[name], position, name, arrays[name]) for name in o["wrt"]}
+            o["name"]: {name: gradient(traced[name], position, name, arrays[name], cotangent) for name in o["wrt"]}
             for position, o in enumerate(self.problem.objectives)
         }
 
@@ -103,19 +103,19 @@ class Model:
         return {n["name"]: np.stack([step[n["name"]] for step in recorded]) for n in self.problem.in_step}
 
 
-def gradient(traced, position, name, array):
+def gradient(traced, position, name, array, cotangent):
     """One (status, array or reason). A root that the pull-back never reaches is disconnected, which zeros would hide."""
     if isinstance(traced, NotImplementedError):
         return "null", traced
     roots, ends = traced
     with np.errstate(all="ignore"):
-        cotangents = pull_back(ends[position])
+        cotangents = pull_back(ends[position], cotangent)
     if roots[name] not in cotangents:
         return "disconnected", f"autograd found no path from {name}"
     return "ok", np.asarray(cotangents[roots[name]], dtype=array.dtype).reshape(array.shape)
 
 
-def pull_back(end):
+def pull_back(end, cotangent):
     """Cotangents of every node under `end`, by node. {} if the end is a plain value, untouched by any traced input."""
     from autograd.core import add_outgrads
     from autograd.tracer import isbox
@@ -123,7 +123,7 @@ def pull_back(end):
 
     if not isbox(end):
         return {}
-    sums = {end._node: (np.ones_like(end._value), False)}
+    sums = {end._node: (np.full_like(end._value, cotangent), False)}
     for here in toposort(end._node):
         for parent, contribution in zip(here.parents, here.vjp(sums[here][0])):
             sums[parent] = add_outgrads(sums.get(parent), contribution)

@@ -56,22 +56,24 @@ class Model:
         self.forward = self.compile([v for v, _ in pairs] + [m for _, m in pairs])
         self.reverse = None
 
-    def compile(self, outputs):
-        """No updates, not even a generator's default one: its shared state never advances, so every call starts from the same."""
+    def compile(self, outputs, *more_inputs):
+        """A function of the inputs, in their order, and of further ones. No updates, not even a generator's default one: its
+        shared state never advances, so every call starts from the same.
+        """
         import theano
         from gradcheck_worker.problem import StepError
 
         try:
             return theano.function(
-                list(self.inputs.values()), outputs, on_unused_input="ignore", no_default_updates=True
+                [*self.inputs.values(), *more_inputs], outputs, on_unused_input="ignore", no_default_updates=True
             )
         except Exception as error:
             if theano.config.cxx and (isinstance(error, NotImplementedError) or "ompilation failed" in str(error)):
                 raise StepError(no_code(error)) from error
             raise
 
-    def call(self, function, arrays):
-        return function(*[arrays[name] for name in self.inputs])
+    def call(self, function, arrays, *more):
+        return function(*[arrays[name] for name in self.inputs], *more)
 
     def generator(self):
         from theano.tensor.random.utils import RandomStream
@@ -182,13 +184,13 @@ class Model:
         half = len(results) // 2
         return [results[:half], results[half:]]
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         """{objective: {input: (status, array or reason)}}; one function per objective, as a user would compile them."""
         if self.reverse is None:
             self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
         results = {}
         for name, (function, gradients) in self.reverse.items():
-            arrived = iter(self.call(function, arrays) if function else ())
+            arrived = iter(self.call(function, arrays, cotangent) if function else ())
             results[name] = {
                 n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
             }
@@ -196,9 +198,12 @@ class Model:
 
     def differentiate(self, objective):
         """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
-        gradients = symbolic_gradients(self.costs[objective["name"]], {n: self.inputs[n] for n in objective["wrt"]})
+        import theano.tensor as tt
+
+        cost, cotangent = self.costs[objective["name"]], tt.scalar("cotangent", dtype=self.problem.dtype)
+        gradients = symbolic_gradients(cost, {n: self.inputs[n] for n in objective["wrt"]}, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
-        return (self.compile(there) if there else None), gradients
+        return (self.compile(there, cotangent) if there else None), gradients
 
     def draws(self):
         history, _ = self.rollout(self.xp, record_draws=True)
@@ -208,7 +213,7 @@ class Model:
         )
 
 
-def symbolic_gradients(cost, inputs):
+def symbolic_gradients(cost, inputs, cotangent):
     """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, or one each."""
     import theano
     from theano.gradient import DisconnectedType, NullType
@@ -217,6 +222,7 @@ def symbolic_gradients(cost, inputs):
         return theano.grad(
             cost,
             [inputs[n] for n in names],
+            known_grads={cost: cotangent},  # in place of the constant 1
             disconnected_inputs="ignore",
             null_gradients="return",
             return_disconnected="Disconnected",

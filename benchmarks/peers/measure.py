@@ -340,11 +340,11 @@ class InProcess:
         values = np.array([[self.model.value(*self.moved(point))] for point in points], dtype=np.float64)
         return values, np.abs(values)
 
-    def gradients(self, point: Any = ()) -> dict[Any, Any]:
+    def gradients(self, point: Any = (), cotangent: float = 1.0) -> dict[Any, Any]:
         from gradcheck.model import Gradient
 
         arrays = self.model.gradient(*self.moved(point))
-        return {("loss", n): Gradient("ok", g, "") for n, g in zip(NAMES, arrays, strict=True)}
+        return {("loss", n): Gradient("ok", cotangent * g, "") for n, g in zip(NAMES, arrays, strict=True)}
 
 
 def gradcheck_examination(model: Any) -> dict[str, Any]:

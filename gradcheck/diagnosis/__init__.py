@@ -15,6 +15,7 @@ from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
 from gradcheck.diagnosis.noise_in_scan import noise_in_scan
 from gradcheck.diagnosis.not_finite import not_finite
+from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.shared_noise import shared_noise
@@ -31,6 +32,7 @@ RULES: tuple[
     could_not_run,
     not_finite,
     not_repeatable,
+    not_linear,
     forward_disagrees,
     noise_in_scan,
     truncated_history,

@@ -127,6 +127,20 @@ def test_a_moved_point_is_the_arrays_moved_by_hand(bench, plain, rollout):
 
 
 @pytest.mark.parametrize("rollout", ROLLOUTS)
+def test_gradients_from_another_cotangent_are_that_many_times_the_gradients(bench, plain, rollout):
+    """To the bit, as it is a power of two. It reaches the reverse pass itself: a rule that ignores it shows (test_second.py)."""
+    with bench.session(plain, rollout) as session:
+        ones = gradient_arrays(session, MOVES[0])
+        for cotangent in (-8.0, 0.25):
+            found = session.gradients(MOVES[0], cotangent=cotangent)
+            for pair, array in ones.items():
+                np.testing.assert_array_equal(found[pair].array, cotangent * array)
+        again = gradient_arrays(session, MOVES[0])
+    for pair, array in ones.items():
+        np.testing.assert_array_equal(array, again[pair])
+
+
+@pytest.mark.parametrize("rollout", ROLLOUTS)
 def test_gradients_have_the_shapes_and_dtypes_of_their_inputs(bench, plain, rollout):
     for case in (plain, bench.case("plain-float32", PLAIN + "dtype: float32\n", step=STEP)):
         arrays = seeded_arrays(case)

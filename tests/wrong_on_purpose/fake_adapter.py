@@ -83,15 +83,18 @@ class Model:
             values, magnitudes = values[:-1], magnitudes[:-1]
         return [values, magnitudes]
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         self.calls += 1
         misbehave(self.fault, "gradients")
+        factor = passed_on(self.fault, cotangent)
         result = {o["name"]: {} for o in self.problem.objectives}
         for name in self.problem.wrt:
             columns = self.columns(arrays, name)
             for i, objective in enumerate(self.problem.objectives):
                 if name in objective["wrt"]:
-                    result[objective["name"]][name] = self.spoilt(name, columns[:, i].reshape(arrays[name].shape))
+                    status, answer = self.spoilt(name, columns[:, i].reshape(arrays[name].shape))
+                    spoilt = status == "ok" and answer.dtype.kind == "f"
+                    result[objective["name"]][name] = (status, factor * answer if spoilt else answer)
         if self.fault == "forgets_one":
             result[self.problem.objectives[0]["name"]].popitem()
         return result
@@ -134,6 +137,17 @@ class Model:
         elif fault == "new_gradient":
             gradient = gradient * (1 + 1e-3 * self.calls)
         return "ok", gradient
+
+
+def passed_on(fault, cotangent):
+    """What a reverse rule makes of its cotangent: healthy ones pass it on."""
+    return {
+        "ignores_cotangent": 1.0,
+        "squares_cotangent": cotangent**2,
+        "clips": np.clip(cotangent, -2, 2),
+        "adds_to_cotangent": cotangent + 0.5,
+        "overflows": cotangent if abs(cotangent) <= 1 else np.inf,
+    }.get(fault, cotangent)
 
 
 def misbehave(fault, where):

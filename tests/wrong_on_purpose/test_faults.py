@@ -86,6 +86,34 @@ def test_a_fault_gives_exactly_its_codes(bench, fault, verdict, told):
     assert all(f.severity is Severity.ERROR and f.because and f.help and f.whose for f in report.cases[0].findings)
 
 
+@pytest.mark.parametrize("fault", ["ignores_cotangent", "squares_cotangent", "clips"])
+def test_a_reverse_rule_that_is_not_linear_is_wrong_though_it_is_right_at_one(bench, fault):
+    report = bench.verdicts(fault)
+    assert codes(report) == {("GC206",)}
+    assert verdicts(report) == {Verdict.MISMATCH}
+    (found,) = report.cases[0].findings
+    assert (found.code, found.severity, report.exit_code) == ("GC206", Severity.ERROR, 1)
+    assert "from 1 it agrees with the reference" in found.because
+    expected = {"ignores_cotangent": -1 / 8, "squares_cotangent": -8, "clips": 2 / 8}[fault]
+    told = dict(found.numbers)
+    one = float(told["at cotangent 1"].split()[0])
+    assert float(told["at cotangent -8"].split()[-1]) == pytest.approx(expected * one, rel=1e-3)
+    for check in report.cases[0].checks:
+        largest = max(1, abs(expected))
+        assert check.max_rel_error == pytest.approx(abs(1 - expected) / largest, rel=1e-9)
+        assert check.detection_limit is None
+
+
+def test_a_rule_that_is_wrong_and_not_linear_has_both_codes(bench):
+    report = bench.verdicts("adds_to_cotangent")
+    assert codes(report) == {("GC201", "GC206")}
+    assert finding_codes(report) == {"GC206"}
+
+
+def test_a_gradient_that_leaves_the_range_of_numbers_is_linear_all_the_same(bench):
+    assert_clean(checks_of(bench.verdicts("overflows"), "fake"))
+
+
 @pytest.mark.parametrize("fault", ["scaled", "one_entry", "zero"])
 def test_complex_step_finds_it_too(bench, fault):
     """The faulty backend beside one whose reference is complex step: each is judged on its own."""
