@@ -15,8 +15,8 @@ from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Objecti
 from gradcheck.workers import Worker
 
 Move = dict[
-    str, int
-]  # {"key": k} a random direction, weighted by one digit of the index with "base" and "digit"; or {"entry": i}
+    str, Any
+]  # {"key": k} a random direction, which further keys weight or restrict, or {"entry": i}: see directions.part
 Point = Sequence[tuple[str, float, Move]]  # (input, coefficient, move): base inputs plus coefficient * direction
 Arrays = dict[str, NDArray[Any]]
 

@@ -14,22 +14,51 @@ def expand(key, low, high):
     Only Philox.random_raw is used, whose words are equal on every numpy version. One word an entry: its top bit is the
     sign, 53 others the size.
     """
-    bits = np.random.Philox(key=key)
-    bits.advance(low // 4)  # a count of the generator gives four words
-    words = bits.random_raw(high - low + low % 4)[low % 4 :]
+    words = bits(key, low, high)
     size = 0.5 + ((words >> np.uint64(1)) & np.uint64((1 << 53) - 1)).astype(np.float64) * 2.0**-54
     return np.where(words >> np.uint64(63), -size, size)
 
 
 def part(move, start, stop):
-    """Entries [start, stop) of a move {"key"}, or of {"key", "base", "digit"}: then each entry is weighted by one digit of its
-    index, divided by the largest digit, so that the ratio to the unweighted direction tells that digit of a lone error's index.
-    """
+    """Entries [start, stop) of a move {"key"}: a random direction, which further keys weight or restrict (see weights)."""
     entries = expand(move["key"], start, stop)
-    if "base" in move:
-        digits = np.arange(start, stop) // move["base"] ** move["digit"] % move["base"]
-        entries *= digits / (move["base"] - 1)
+    if len(move) > 1:
+        entries *= weights(move, start, stop)
     return entries
+
+
+def weights(move, start, stop):
+    """By what a move multiplies entries [start, stop) of its direction: float64[stop - start], between 0 and 1.
+
+    "axis": [stride, length] with "base" and "digit": one digit of the coordinate along that axis, over the largest digit, so that
+    the ratio to the unweighted direction tells that digit of a lone error's place; without "axis" a digit of the flat index.
+    "box": a list of [stride, length, low, high]: 1 where every such coordinate is in [low, high), else 0.
+    "group": [key, depth, pattern]: 1 where the entry's first `depth` random bits under that key spell `pattern`, else 0.
+    """
+    index = np.arange(start, stop)
+    result = np.ones(stop - start)
+    if "base" in move:
+        place = along(index, *move["axis"]) if "axis" in move else index
+        result *= place // move["base"] ** move["digit"] % move["base"] / (move["base"] - 1)
+    for stride, length, low, high in move.get("box", ()):
+        place = along(index, stride, length)
+        result *= (low <= place) & (place < high)
+    if "group" in move:
+        key, depth, pattern = move["group"]
+        result *= bits(key, start, stop) & np.uint64((1 << depth) - 1) == np.uint64(pattern)
+    return result
+
+
+def along(index, stride, length):
+    """The coordinate of flat indices along an axis of `length`, of which neighbours are `stride` apart (C order)."""
+    return index // stride % length
+
+
+def bits(key, low, high):
+    """Random words [low, high) of a key: uint64[high - low], any range the same as part of the whole."""
+    generator = np.random.Philox(key=key)
+    generator.advance(low // 4)  # a count of the generator gives four words
+    return generator.random_raw(high - low + low % 4)[low % 4 :]
 
 
 def blocks(size):

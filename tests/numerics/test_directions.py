@@ -38,7 +38,12 @@ def test_blocks_cover_a_tensor_once(monkeypatch):
 
 def test_dot_and_add_agree():
     array = np.arange(30.0).reshape(5, 6)
-    for move in ({"key": 3}, {"entry": 7}, {"key": 3, "base": 6, "digit": 1}):
+    for move in (
+        {"key": 3},
+        {"entry": 7},
+        {"key": 3, "base": 6, "digit": 1},
+        {"key": 3, "axis": [6, 5], "base": 5, "digit": 0, "box": [[1, 6, 2, 4]], "group": [8, 1, 0]},
+    ):
         flat = np.zeros(30)
         directions.add(flat, 1.0, move)
         total, norm, size = directions.dot(array, move)
@@ -46,6 +51,27 @@ def test_dot_and_add_agree():
         assert np.isclose(total, product.sum())
         assert np.isclose(norm, np.linalg.norm(product))
         assert np.isclose(size, np.abs(product).sum())
+
+
+def test_digits_of_an_axis_boxes_and_groups_weight_a_direction(monkeypatch):
+    monkeypatch.setattr(directions, "BLOCK", 7)  # ranges that begin in the middle of a row
+    plain = directions.expand(3, 0, 30).reshape(5, 6)
+
+    def expanded(**more):
+        target = np.zeros(30)
+        directions.add(target, 1.0, {"key": 3, **more})
+        return target.reshape(5, 6)
+
+    rows, columns = np.indices((5, 6))
+    assert np.array_equal(expanded(axis=[6, 5], base=5, digit=0), plain * (rows / 4))
+    assert np.array_equal(expanded(axis=[1, 6], base=2, digit=1), plain * (columns // 2 % 2))
+    inside = (rows >= 1) & (rows < 3) & (columns == 4)
+    assert np.array_equal(expanded(box=[[6, 5, 1, 3], [1, 6, 4, 5]]), plain * inside)
+    halves = [expanded(group=[8, 1, pattern]) for pattern in (0, 1)]
+    assert np.array_equal(halves[0] + halves[1], plain)
+    quarters = [expanded(group=[8, 2, pattern]) for pattern in (0, 2)]
+    assert np.array_equal(quarters[0] + quarters[1], halves[0])
+    assert 0 < np.count_nonzero(halves[0]) < 30
 
 
 DIGEST = "30e360906e783ead8ce77fd25ea45325c5e8719658c93986645ae2fa29667938"
