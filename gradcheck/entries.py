@@ -1,131 +1,432 @@
-"""Where a wrong gradient is wrong: a lone entry by the digits of its index, else entry by entry, as far as that is affordable."""
+"""Where a wrong gradient is wrong: a lone entry, a few, a row, a block, the whole tensor; and what the errors have in common.
+
+The discrepancies along the two probes that showed the mismatch are known. One probe is weighted and restricted until the
+errors are placed (see numerics.localise); the other had no part in that and shows whether all of them were.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradcheck._backends._worker import directions
 from gradcheck.evidence import Evidence
-from gradcheck.model import Worst
-from gradcheck.numerics import localise
+from gradcheck.model import Worst, Wrong
+from gradcheck.numerics.compare import Comparison
+from gradcheck.numerics.localise import (
+    Bucket,
+    Reading,
+    box_move,
+    bucket,
+    hull,
+    peel,
+    strides,
+    weight,
+)
+from gradcheck.numerics.reference import LARGEST_STEP, Estimate
 
 if TYPE_CHECKING:
     from gradcheck.examine import Examination
 
-FEW = 8  # entries so few that looking at each costs less than a search
-ENTRIES = 128  # entries differenced one by one where something disagrees; a larger tensor is sampled evenly
+FEW, FEWER = 12, 4  # entries so few that looking at each costs less than a search of several, of one
+SMALL = 512  # entries of a tensor in which a sample of single ones tells as much as groups do
+SAMPLE = 8  # entries looked at to tell whether most are wrong
+CLOSE = 1 / 8  # of the tensor: a box this small holds all of several errors hardly by chance
+LISTED = 8  # wrong entries that are named
+MOST = 40  # wrong entries that are searched for one by one
+PATIENCE = 100  # values that may pass before the first of them is found, and
+EACH = 30  # those granted for every further one
 EPS = 2.0**-52
 
+Box = list[tuple[int, int]]
 
-def localised(exam: Examination, i: int, name: str, evidence: Evidence) -> Evidence:
-    """Difference single entries (all of a small tensor, an even sample of a large one), then the worst one carefully."""
-    array = evidence.gradient.array
-    shape = exam.session.arrays[name].shape
-    flat = np.zeros(int(np.prod(shape))) if array is None else np.asarray(array, dtype=np.float64).reshape(-1)
-    before = exam.source.evaluations
-    lone = lone_entry(exam, i, name, flat, evidence) if flat.size > FEW else None
-    chosen = np.unique(np.linspace(0, flat.size - 1, min(ENTRIES, flat.size)).astype(int))
-    found = np.full(flat.size, np.nan)
-    if lone is not None:
-        chosen = np.array([lone])
-        found[lone] = flat[lone]
-    elif exam.complex:
-        found[chosen] = exam.source.derivatives([[(name, 1.0, {"entry": int(k)})] for k in chosen])[:, i]
-    else:
-        found[chosen] = entry_differences(exam, i, name, chosen, flat[chosen], evidence)
-    error = np.abs(flat - found)
-    worst = int(np.nanargmax(error)) if np.isfinite(error).any() else int(chosen[0])
-    if lone is None and chosen.size < flat.size and not explains(exam, name, error[worst], flat.size, evidence):
-        return evidence  # the sample missed what is wrong: no entry is named rather than a right one
-    careful, bound = entry(exam, i, name, worst, evidence)
-    found[worst] = careful
-    right = np.where(np.isnan(found), flat, found) if lone is not None else found
-    largest = float(np.nanmax(np.abs(right))) or float(np.max(np.abs(flat)))
-    absolute = abs(float(flat[worst]) - careful)
-    check = replace(
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One entry, differenced alone. reference +- bound per unit of the input; error: in objective units, as along a probe."""
+
+    analytic: float
+    reference: float
+    bound: float
+    error: Reading
+    estimate: Estimate | None
+
+    @property
+    def wrong(self) -> bool:
+        return self.error.seen
+
+
+class Probed:
+    """What can be measured around one direction that showed the mismatch: a Channel, with the discrepancy along all of it."""
+
+    def __init__(self, search: Search, salt: str, estimate: Estimate, comparison: Comparison) -> None:
+        self.search, self.estimate = search, estimate
+        self.key = search.exam.key(salt, search.name)
+        self.groups = search.exam.key("groups", search.name)
+        self.shape = search.shape
+        self.plain = Reading(comparison.analytic - comparison.reference, comparison.allowed)
+
+    def read(self, move: dict[str, Any]) -> Reading:
+        return self.search.measured({"key": self.key, **move}, self.estimate.step, self.plain.bound)[0]
+
+    def entry(self, index: int) -> Reading:
+        return self.search.look(index).error
+
+    def left(self, found: dict[int, Reading]) -> Reading:
+        """The discrepancy that these errors do not explain."""
+        rest = self.plain
+        for index, error in found.items():
+            rest -= error * weight(self, index, {})
+        return rest
+
+
+class Search:
+    """The search in one wrong gradient: of objective i by input `name`. flat: the analytic one, zeros where there is none."""
+
+    def __init__(
+        self, exam: Examination, i: int, name: str, evidence: Evidence, probes: dict[str, tuple[Estimate, Comparison]]
+    ) -> None:
+        self.exam, self.i, self.name, self.evidence = exam, i, name, evidence
+        self.shape: tuple[int, ...] = tuple(exam.session.arrays[name].shape)
+        self.size = prod(self.shape)
+        array = evidence.gradient.array
+        self.flat = np.zeros(self.size) if array is None else np.asarray(array).reshape(-1)
+        self.looks: dict[int, Look] = {}
+        self.random = np.random.Generator(np.random.Philox(key=exam.key("sample", name)))
+        measured = [Probed(self, salt, *known) for salt, known in probes.items()]
+        self.probe, self.other = sorted(measured, key=lambda p: -abs(p.plain.value) / max(p.plain.bound, 1e-300))
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def measured(
+        self, move: dict[str, Any], step: float, enough: float
+    ) -> tuple[Reading, float, float, Estimate | None]:
+        """(discrepancy, reference, its bound, estimate) along a move times the input's scale."""
+        exam, scale = self.exam, self.exam.scales[self.name]
+        total, norm, size = (scale * part for part in directions.dot(self.flat, move))
+        estimate = None
+        if exam.complex:
+            value = float(exam.source.derivatives([[(self.name, scale, move)]])[0, self.i])
+            bound = 256 * EPS * max(size, abs(value)) + np.finfo(float).tiny
+        else:
+            wanted = np.full(len(exam.objectives), np.inf)
+            wanted[self.i] = max(2 * enough, 1e-300)
+            estimate = exam.ladder(self.name, move, step, wanted)
+            value, bound = float(estimate.value[self.i]), float(estimate.bound[self.i])
+        granted = exam.tolerance(self.i, self.name, move, total, norm)
+        return Reading(total - value, bound + granted), value, bound, estimate
+
+    def look(self, index: int, enough: float | None = None) -> Look:
+        """One entry by itself; its steps may be larger than those of a whole direction. enough: asks for a smaller bound."""
+        if index not in self.looks or enough is not None:
+            step = min(LARGEST_STEP, 8 * self.probe.estimate.step)
+            wanted = self.probe.plain.bound if enough is None else enough / 2
+            error, value, bound, estimate = self.measured({"entry": index}, step, wanted)
+            scale = self.exam.scales[self.name]
+            self.looks[index] = Look(float(self.flat[index]), value / scale, bound / scale, error, estimate)
+        return self.looks[index]
+
+    def wrong(self, indices: Iterable[int] | None = None) -> list[int]:
+        """Those looked at that are wrong, the worst first."""
+        looked = self.looks if indices is None else indices
+        return sorted((k for k in looked if self.looks[k].wrong), key=lambda k: -abs(self.looks[k].error.value))
+
+    def sample(self, count: int, box: Box | None = None) -> list[int]:
+        """Look at so many entries of a box, chosen at random, or at all of them if it has no more. Returns their indices."""
+        box = box or self.whole()
+        inside = volume(box)
+        chosen = range(inside) if inside <= count else self.random.choice(inside, count, replace=False)
+        places = np.unravel_index(np.asarray(chosen, dtype=np.int64), [high - low for low, high in box] or [1])
+        lows = [low for low, _ in box] or [0]
+        steps = strides(self.shape) or [1]
+        shifted = [(p + low) * step for p, low, step in zip(places, lows, steps, strict=True)]
+        indices = [int(k) for k in np.sum(shifted, axis=0)]
+        for index in indices:
+            self.look(index)
+        return indices
+
+    def whole(self) -> Box:
+        return [(0, length) for length in self.shape]
+
+    # -- the search ------------------------------------------------------------------------------------------------
+
+    def run(self) -> Wrong | None:
+        """Place the errors; None if nothing can be said."""
+        if self.evidence.fingerprint is not None:
+            return self.pattern()
+        if self.size <= FEWER:
+            return self.counted(self.whole())
+        if not self.flat.any() and self.wrong(looked := self.sample(SAMPLE // 2)):
+            return self.estimate(looked, self.whole())
+        return self.coded()
+
+    def pattern(self) -> Wrong:
+        """A recognised pattern says what every entry should be: the one that is furthest off is looked at."""
+        array, found = self.evidence.gradient.array, self.evidence.fingerprint
+        assert array is not None
+        assert found is not None
+        error = np.abs(array - found.corrected(array)).reshape(-1)
+        self.look(int(np.argmax(error)))
+        return self.summary(int(np.count_nonzero(error)), True, [], self.whole())
+
+    def counted(self, box: Box) -> Wrong:
+        """Every entry of a box is looked at."""
+        looked = self.sample(volume(box), box)
+        return self.summary(len(self.wrong(looked)), True, looked, box)
+
+    def coded(self) -> Wrong | None:
+        """By the digits of the coordinates: a lone entry spells all of its own, the errors of a row that of the row."""
+        root = rest = bucket(self.probe, self.probe.plain)
+        found: dict[int, Reading] = {}
+        while (index := rest.lone(self.probe)) is not None and index not in self.looks and self.look(index).wrong:
+            found[index] = self.looks[index].error
+            if self.all_found(found):
+                return self.listed(found)
+            rest = root.without(self.probe, found)
+        for box in self.slices(rest):
+            inside = self.other.read(box_move(self.shape, box))
+            if not (self.other.plain - inside).seen:
+                return self.in_region(box, inside, root)
+        return self.scattered(root, found)
+
+    def slices(self, root: Bucket) -> list[Box]:
+        """The boxes that the coordinates leave: the one with all that were spelt, then each axis for itself."""
+        coordinates = dict(zip((c.stride for c in root.codes), root.coordinates(), strict=True))
+        whole = self.whole()
+        spelt = [
+            (axis, coordinates[stride])
+            for axis, (stride, length) in enumerate(zip(strides(self.shape), self.shape, strict=True))
+            if length > 1 and coordinates[stride] is not None
+        ]
+        choices = [spelt, *([one] for one in spelt)] if 1 < len(spelt) < len(root.codes) else [[one] for one in spelt]
+        boxes = []
+        for chosen in choices:
+            at = {axis: place for axis, place in chosen if place is not None}
+            boxes.append([(at[a], at[a] + 1) if a in at else side for a, side in enumerate(whole)])
+        return [box for box in boxes if volume(box) > 1]
+
+    def all_found(self, found: dict[int, Reading]) -> bool:
+        """Whether these errors explain what both probes showed, the one by which they were found and the other."""
+        return not self.probe.left(found).seen and not self.other.left(found).seen
+
+    def in_region(self, box: Box, inside: Reading, root: Bucket) -> Wrong:
+        """All errors are in this box: the entries times a factor, few, or most. inside: what the other probe shows there."""
+        factor = self.factor(box, inside)
+        if factor is not None:
+            array = self.flat.reshape(self.shape)[tuple(slice(*side) for side in box)]
+            largest = np.unravel_index(int(np.argmax(np.abs(array))), array.shape)
+            self.look(
+                int(np.ravel_multi_index([k + low for k, (low, _) in zip(largest, box, strict=True)], self.shape))
+            )
+            shared = f"each is {factor:.6g} times the right one"
+            return self.summary(int(np.count_nonzero(array)), True, [], box, shared)
+        looked = self.sample(SAMPLE // 2, box)
+        if len(self.wrong(looked)) < len(looked):
+            found = {k: self.looks[k].error for k in self.wrong()}
+            root.restriction = box_move(self.shape, box)
+            if self.peeled([root], found):
+                return self.listed(found, box)
+            looked += self.sample(SAMPLE, box)
+        elif volume(box) == len(looked):
+            return self.counted(box)
+        return self.estimate(looked, box)
+
+    def factor(self, box: Box, inside: Reading) -> float | None:
+        """By what the entries of a box are multiplied: from one probe, and borne out by the other. None if they are not."""
+        scale, move = self.exam.scales[self.name], box_move(self.shape, box)
+        sides = []
+        for probe, reading in ((self.probe, self.probe.plain), (self.other, inside)):
+            total, norm, _ = (scale * p for p in directions.dot(self.flat, {"key": probe.key, **move}))
+            sides.append((total, norm, total - reading.value, reading.bound))
+        (total, _, right, bound), (other, norm, wanted, granted) = sides
+        if not total or abs(right) <= 100 * bound or abs(total - right) <= 10 * bound:
+            return None
+        factor = total / right
+        return factor if abs(other / factor - wanted) <= granted + 1e-6 * norm / abs(factor) else None
+
+    def scattered(self, root: Bucket, found: dict[int, Reading]) -> Wrong | None:
+        """No slice holds all errors: one by one if they are few, else a block, or a share of all."""
+        if self.size <= FEW:
+            return self.counted(self.whole())
+        if self.most():
+            return self.many(found)
+        found |= {k: self.looks[k].error for k in self.wrong()}
+        queue = [root]
+        if self.peeled(queue, found, 4):
+            return self.listed(found)
+        if (box := self.block(found, CLOSE)) is not None:
+            return self.within(box)
+        if self.size > SMALL or 4 * len(self.wrong(self.sample(SAMPLE))) < SAMPLE:
+            if self.peeled(queue, found):
+                return self.listed(found)
+        return self.many(found)
+
+    def most(self) -> bool:
+        """Whether a large share of the entries is wrong: half of four of a small tensor, or both of two small groups."""
+        if self.size <= SMALL:
+            return 2 * len(self.wrong(self.sample(4))) >= 4
+        depth = min(8, int(np.log2(self.size / 8)))
+        groups = ({"group": [self.probe.groups, depth, pattern]} for pattern in (0, 2**depth - 1))
+        return all(self.probe.read(group).seen for group in groups)
+
+    def peeled(self, queue: list[Bucket], found: dict[int, Reading], most: int = MOST) -> bool:
+        """Find errors one by one, up to `most`; whether those are all."""
+        begun, before = self.exam.source.evaluations, len(found)
+
+        def go_on() -> bool:
+            spent = self.exam.source.evaluations - begun
+            return len(found) < most and spent < PATIENCE + EACH * (len(found) - before)
+
+        peel(self.probe, queue, found, go_on)
+        return not queue and self.all_found(found)
+
+    def many(self, found: dict[int, Reading]) -> Wrong | None:
+        """More than can be found one by one: where, and about how many, from a sample."""
+        looked = self.sample(SAMPLE)
+        if not self.wrong():
+            self.peeled([bucket(self.probe, self.probe.plain)], found, 1)
+        if not self.wrong():
+            return None
+        if len(self.wrong(looked)) < len(looked):
+            if (box := self.block(self.wrong())) is not None:
+                return self.within(box)
+            looked = sorted({*looked, *self.sample(SAMPLE)})
+            expected = self.size * len(self.wrong(looked)) / len(looked)
+            if expected <= MOST and 4 * self.size <= EACH * expected:
+                return self.counted(self.whole())
+        return self.estimate(looked, self.whole())
+
+    def within(self, box: Box) -> Wrong:
+        """All errors are in this box, and most of it is wrong."""
+        return self.counted(box) if volume(box) <= 2 * SAMPLE else self.estimate(self.sample(SAMPLE, box), box)
+
+    def block(self, found: Iterable[int], share: float = 1.0) -> Box | None:
+        """The box that holds all errors, if it is not most of the tensor; None too if those found fill more than a share."""
+        found = sorted(found)
+        if not found:
+            return None
+        spread = np.ptp(np.unravel_index(found, self.shape), axis=1) + 1
+        if len(found) > 1 and np.prod(spread) > share * self.size:
+            return None
+        box = hull(self.probe, found)
+        if volume(box) > self.size / 2 or (self.other.plain - self.other.read(box_move(self.shape, box))).seen:
+            return None
+        return box
+
+    # -- what is said ----------------------------------------------------------------------------------------------
+
+    def listed(self, found: dict[int, Reading], box: Box | None = None) -> Wrong:
+        """These entries and no others."""
+        return self.summary(len(found), True, [], box if box and len(found) > 1 else None)
+
+    def estimate(self, looked: Sequence[int], box: Box) -> Wrong:
+        wrong = len(self.wrong(looked))
+        count = max(len(self.wrong()), round(volume(box) * wrong / len(looked)))
+        return self.summary(count, False, looked, box)
+
+    def summary(self, count: int, exact: bool, looked: Sequence[int], box: Box | None, shared: str = "") -> Wrong:
+        wrong = self.wrong()
+        entries = tuple(self.named(k) for k in wrong[:LISTED])
+        return Wrong(
+            count,
+            exact,
+            (len(self.wrong(looked)), len(looked)),
+            "" if box is None else region(self.shape, box),
+            self.size if box is None else volume(box),
+            shared or in_common([self.looks[k] for k in wrong]),
+            entries,
+        )
+
+    def named(self, index: int) -> Worst:
+        look = self.looks[index]
+        return Worst(tuple(int(k) for k in np.unravel_index(index, self.shape)), look.analytic, look.reference)
+
+
+def localised(
+    exam: Examination, i: int, name: str, evidence: Evidence, probes: dict[str, tuple[Estimate, Comparison]]
+) -> Evidence:
+    """Say in the evidence's check where the gradient is wrong, and show the worst entry; no entry that is not shown wrong."""
+    search = Search(exam, i, name, evidence, probes)
+    wrong = search.run()
+    evidence.check = replace(evidence.check, wrong=wrong)
+    if not search.wrong():
+        return evidence
+    worst = search.wrong()[0]
+    look = search.looks[worst]
+    if look.bound > 1e-2 * abs(look.analytic - look.reference):
+        look = search.look(worst, 1e-3 * abs(look.error.value))
+    evidence.notes["entry_ladder"] = look.estimate
+    largest = largest_right(search, wrong)
+    absolute = abs(look.analytic - look.reference)
+    known = [v.reference for v in search.looks.values()]
+    evidence.check = replace(
         evidence.check,
-        worst=Worst(tuple(int(k) for k in np.unravel_index(worst, shape)), float(flat[worst]), careful),
+        worst=search.named(worst),
         max_abs_error=absolute,
         max_rel_error=absolute / largest if largest else 0.0,
-        error_bound=bound,
-        reference_norm=float(np.sqrt(np.nansum(found**2))) if chosen.size == flat.size else None,
-        forward_evaluations=evidence.check.forward_evaluations + exam.source.evaluations - before,
+        error_bound=look.bound,
+        reference_norm=float(np.linalg.norm(known)) if len(known) == search.size else None,
     )
-    evidence.check, evidence.entries = check, found.reshape(shape)
-    evidence.notes["examined"] = (int(chosen.size), int(flat.size))
-    evidence.notes["lone"] = lone is not None
     return evidence
 
 
-def explains(exam: Examination, name: str, error: float, size: int, evidence: Evidence) -> bool:
-    """Whether the worst of a sample is as wrong as entries must be if all of them share the error along the probe."""
-    comparison = evidence.comparison
-    return comparison is None or error * exam.scales[name] >= 0.1 * comparison.error / size**0.5
+def largest_right(search: Search, wrong: Wrong | None) -> float:
+    """The largest entry of the right gradient, as far as it is known."""
+    looked = max(abs(look.reference) for look in search.looks.values())
+    fingerprint, array = search.evidence.fingerprint, search.evidence.gradient.array
+    if fingerprint is not None and array is not None:
+        return float(np.max(np.abs(fingerprint.corrected(array))))
+    if wrong is None or not wrong.exact:
+        return looked or float(np.max(np.abs(search.flat)))
+    rest = search.flat.astype(np.float64)
+    rest[list(search.looks)] = 0.0
+    return max(looked, float(np.max(np.abs(rest))))
 
 
-def lone_entry(exam: Examination, i: int, name: str, flat: NDArray[np.float64], evidence: Evidence) -> int | None:
-    """The only wrong entry, found by the digits of its index and held against its own difference; None if it is not alone."""
-    comparison, scale = evidence.comparison, exam.scales[name]
-    assert comparison is not None
-    key, discrepancy = exam.key("probe", name), comparison.analytic - comparison.reference
-    base = localise.base_for(flat.size, discrepancy, comparison.allowed)
-    if base is None:
-        return None
-
-    def weighted(m: int) -> float:
-        move = {"key": key, "base": base, "digit": m}
-        analytic: float = directions.dot(flat, move)[0]
-        return (analytic - single(exam, i, name, move, 0.1 * comparison.allowed)[0]) * scale
-
-    index = localise.lone_entry(flat.size, discrepancy, base, weighted)
-    if index is None:
-        return None
-    error = flat[index] - single(exam, i, name, {"entry": index}, 0.1 * comparison.allowed)[0]
-    explained = float(error * scale * directions.part({"key": key}, index, index + 1)[0])
-    fits = abs(explained - discrepancy) <= min(4 * comparison.allowed + 1e-3 * abs(discrepancy), 0.3 * abs(discrepancy))
-    return index if fits else None
+def volume(box: Box) -> int:
+    return prod(high - low for low, high in box)
 
 
-def entry(exam: Examination, i: int, name: str, index: int, evidence: Evidence) -> tuple[float, float]:
-    """(derivative, bound) of one entry, with care; its ladder goes into the notes."""
-    comparison = evidence.comparison
-    assert comparison is not None
-    return single(exam, i, name, {"entry": index}, 1e-3 * comparison.error, evidence.notes)
+def region(shape: Sequence[int], box: Box) -> str:
+    """A box in words: "row 3", "rows 2 to 5 and columns 0 to 2", "the slice [3, :, 1:4]", "the whole tensor"."""
+    narrow = [axis for axis, (side, length) in enumerate(zip(box, shape, strict=True)) if side != (0, length)]
+    if not narrow:
+        return "the whole tensor"
+    if len(shape) <= 2:
+        nouns = {1: ("entry", "entries")}.get(len(shape), ("row", "rows"))
+        words = [nouns, ("column", "columns")]
+        return " and ".join(span(*words[axis], *box[axis]) for axis in narrow)
+    texts = [
+        ":" if axis not in narrow else str(low) if high == low + 1 else f"{low}:{high}"
+        for axis, (low, high) in enumerate(box)
+    ]
+    return f"the slice [{', '.join(texts)}]"
 
 
-def single(
-    exam: Examination, i: int, name: str, move: dict[str, int], enough: float, notes: dict[str, Any] | None = None
-) -> tuple[float, float]:
-    """(derivative, bound) of objective i along one move, per unit of the input."""
-    scale = exam.scales[name]
-    if exam.complex:
-        value = float(exam.source.derivatives([[(name, 1.0, move)]])[0, i])
-        return value, 256 * EPS * abs(value)
-    wanted = np.full(len(exam.objectives), np.inf)
-    wanted[i] = max(enough, 1e-300)
-    estimate = exam.ladder(name, move, exam.step, wanted)
-    if notes is not None:
-        notes["entry_ladder"] = estimate
-    return float(estimate.value[i]) / scale, float(estimate.bound[i]) / scale
+def span(one: str, many: str, low: int, high: int) -> str:
+    return f"{one} {low}" if high == low + 1 else f"{many} {low} to {high - 1}"
 
 
-def entry_differences(
-    exam: Examination, i: int, name: str, chosen: NDArray[np.int64], analytic: NDArray[np.float64], evidence: Evidence
-) -> NDArray[np.float64]:
-    """Derivatives by single entries: extrapolated if the error does not stand out otherwise."""
-
-    def central(h: float) -> NDArray[np.float64]:
-        points = [[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)]
-        values = exam.source.values(points)[0][:, i]
-        return np.asarray((values[0::2] - values[1::2]) / (2 * h))
-
-    step = evidence.estimate.step if evidence.estimate else exam.step
-    h = max(step, 2.0**-12) * exam.scales[name]
-    whole = central(h)
-    if not np.nanmax(np.abs(whole - analytic), initial=0.0) < 1e-2 * np.nanmax(np.abs(whole), initial=0.0):
-        return whole
-    return np.asarray((4 * central(h / 2) - whole) / 3)
+def in_common(looks: Sequence[Look]) -> str:
+    """What the errors looked at share: three or more, or nothing is said."""
+    if len(looks) < 3:
+        return ""
+    analytic = np.array([look.analytic for look in looks])
+    right = np.array([look.reference for look in looks])
+    if not analytic.any():
+        return "each is 0 exactly"
+    if right.all() and np.ptp(ratios := analytic / right) <= 1e-3 * np.abs(ratios).max():
+        return f"each is {ratios.mean():.4g} times the right one"
+    error = analytic - right
+    if np.ptp(error) <= 1e-3 * np.abs(error).max():
+        return f"each is off by {error.mean():.4g}"
+    if (analytic * right < 0).all():
+        return "each has the wrong sign"
+    sizes = np.abs(analytic) - np.abs(right)
+    if (analytic * right > 0).all() and len(looks) >= 5 and ((sizes > 0).all() or (sizes < 0).all()):
+        return "each is too large" if sizes[0] > 0 else "each is too small"
+    return ""

@@ -17,7 +17,7 @@ from gradcheck.numerics.reference import Estimate
 
 @dataclass
 class Evidence:
-    """What was measured for one check. entries: reference gradient where differenced, NaN elsewhere; None if never.
+    """What was measured for one check.
 
     unrolled: the same framework's unrolled gradient (same draws), for scans. estimate: along the judged probe. scale: the
     input's unit of steps, by which the probe direction is multiplied. fingerprint: what the wrong gradient equals, if
@@ -30,7 +30,6 @@ class Evidence:
     estimate: Estimate | None = None
     objective_index: int = 0
     scale: float = 1.0
-    entries: NDArray[np.float64] | None = None
     unrolled: Gradient | None = None
     fingerprint: Fingerprint | None = None
     salt: str = "probe"

@@ -19,7 +19,7 @@ from gradcheck.numerics import reference
 from gradcheck.numerics.compare import Comparison, compare
 from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
 from gradcheck.numerics.reference import Estimate
-from gradcheck.session import Arrays, Point, Session
+from gradcheck.session import Arrays, Move, Point, Session
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
 TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it mean nothing
@@ -150,7 +150,7 @@ class Examination:
         return self.ladder(name, move, step, self.enough(name, move))
 
     def ladder(
-        self, name: str, move: dict[str, int], step: float, enough: NDArray[np.float64], scale: float | None = None
+        self, name: str, move: Move, step: float, enough: NDArray[np.float64], scale: float | None = None
     ) -> Estimate:
         """Central differences at several steps along one direction; per objective the smallest bound is kept."""
         scale = self.scales[name] if scale is None else scale
@@ -160,7 +160,7 @@ class Examination:
 
         return reference.ladder(values_at, self.base, self.sigma, step, enough, self.finite)
 
-    def enough(self, name: str, move: dict[str, int]) -> NDArray[np.float64]:
+    def enough(self, name: str, move: Move) -> NDArray[np.float64]:
         """A bound that is good enough, per objective: half the tolerance; endless where the input is not asked for."""
         result = np.full(len(self.objectives), np.inf)
         for i, objective in enumerate(self.case.objectives):
@@ -168,7 +168,7 @@ class Examination:
                 result[i] = 0.5 * self.rtol * self.size(i, name, move)
         return result
 
-    def along(self, i: int, name: str, move: dict[str, int]) -> tuple[float, float, float]:
+    def along(self, i: int, name: str, move: Move) -> tuple[float, float, float]:
         """(g . v, norm of g * v, sum of magnitudes) for objective i; zeros where there is no gradient."""
         gradient = self.gradients.get((self.objectives[i], name))
         if gradient is None or gradient.array is None:
@@ -176,7 +176,7 @@ class Examination:
         total, norm, size = directions.dot(gradient.array, move)
         return total * self.scales[name], norm * self.scales[name], size * self.scales[name]
 
-    def size(self, i: int, name: str, move: dict[str, int]) -> float:
+    def size(self, i: int, name: str, move: Move) -> float:
         """What errors are relative to: the gradient along the probe, or a millionth of the objective's largest one."""
         own = self.along(i, name, move)[1]
         return max(own, 1e-6 * self.largest(i))
@@ -276,6 +276,7 @@ class Examination:
             reason = f"rounding: gradient and error are below that of the objective's terms, {self.own_rounding(i):.1e}"
             return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC403",), gradient, estimate, comparison, reason)
         if comparison.verdict is Verdict.MISMATCH:
+            before = self.source.evaluations
             for attempt in range(2):
                 salt = f"confirm {attempt}"
                 second = self.probe(name, estimate.step / 8 ** (attempt + 1), salt)
@@ -298,16 +299,19 @@ class Examination:
                 estimate,
                 comparison,
             )
+            probes = {"probe": (estimate, comparison), salt: (second, confirmed)}
             if not disconnected:
-                found.fingerprint = self.recognised(i, name, {"probe": estimate, salt: second})
-            return localised(self, i, name, found)
+                found.fingerprint = self.recognised(i, name, {key: known for key, (known, _) in probes.items()})
+            found = localised(self, i, name, found, probes)
+            spent = found.check.forward_evaluations + self.source.evaluations - before
+            return replace(found, check=replace(found.check, forward_evaluations=spent))
         if comparison.verdict is Verdict.INCONCLUSIVE:
             code, reason = self.why_not(i, name, estimate)
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
         return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
 
     def recognised(self, i: int, name: str, known: dict[str, Estimate]) -> Fingerprint | None:
-        """What the wrong gradient equals, from the probes that showed it and a fresh one."""
+        """What the wrong gradient equals, from the probes that showed it; a fresh one is run for what they suggest."""
         array, scale = self.gradients[self.objectives[i], name].array, self.scales[name]
         assert array is not None
 
@@ -318,8 +322,10 @@ class Examination:
 
             return Probe(dot, float(estimate.value[i]), float(estimate.bound[i]))
 
-        fresh = {"recognise": self.probe(name, self.step, "recognise")}
-        return recognise(array, [probe(salt, estimate) for salt, estimate in (known | fresh).items()])
+        def fresh() -> Probe:
+            return probe("recognise", self.probe(name, self.step, "recognise"))
+
+        return recognise(array, [probe(salt, estimate) for salt, estimate in known.items()], fresh)
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""
@@ -331,19 +337,25 @@ class Examination:
         """The gradient (or one with a planted error) against its reference along one probe."""
         move = {"key": self.key(salt, name)}
         total, norm, _ = self.along(i, name, move)
-        spread = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
+        own = total
         if planted is not None:
             total, norm, _ = (part * self.scales[name] for part in directions.dot(planted, move))
+        tolerance = self.tolerance(i, name, move, own, norm)
         scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
-        tolerance = self.rtol * norm + self.atol * self.scales[name]
-        if self.case.dtype == "float32":
-            tolerance += 32 * max(spread, default=0.0) + 64 * EPS["float32"] * norm
         value, bound = float(estimate.value[i]), float(estimate.bound[i])
         if self.noisy[i] and estimate.method != "complex step":
             bound = float("inf")
         return compare(total, value, bound, tolerance, scale)
 
-    def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: dict[str, int]) -> float:
+    def tolerance(self, i: int, name: str, move: Move, total: float, norm: float) -> float:
+        """What is granted beyond the reference's bound: a share of the gradient, and the rounding of a float32 one."""
+        granted = self.rtol * norm + self.atol * self.scales[name]
+        if self.case.dtype == "float32":
+            spread = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
+            granted += 32 * max(spread, default=0.0) + 64 * EPS["float32"] * norm
+        return granted
+
+    def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: Move) -> float:
         array = gradients[self.objectives[i], name].array
         return 0.0 if array is None else directions.dot(array, move)[0] * self.scales[name]
 

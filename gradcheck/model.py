@@ -165,6 +165,25 @@ class Worst:
 
 
 @dataclass(frozen=True, slots=True)
+class Wrong:
+    """Which entries of a gradient are wrong, as far as that was looked into. Nothing is said here that was not tested.
+
+    count: how many; exact: whether that is all of them, else it is an estimate, or the least where none of the sample is wrong.
+    sample: (wrong, looked at) of the entries that were chosen at random. region: where all of the errors are ("row 3", "the whole
+    tensor"), "" if they are scattered; size: its number of entries. shared: what the errors have in common, or "".
+    entries: wrong ones that were looked at, the worst first, at most eight.
+    """
+
+    count: int
+    exact: bool
+    sample: tuple[int, int]  # (wrong, looked at)
+    region: str
+    size: int
+    shared: str
+    entries: tuple[Worst, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One (backend, objective, parameter) and what was decided about it.
 
@@ -190,6 +209,7 @@ class Check:
     reference: str = ""  # "complex step", "finite differences", ...
     forward_evaluations: int = 0
     worst: Worst | None = None
+    wrong: Wrong | None = None
     time_steps: tuple[int, int] | None = None
     reason: str = ""  # the framework's own words for a refusal, or why the reference cannot tell
 

@@ -40,22 +40,45 @@ class Fingerprint:
     words: str
     error: float
 
+    def corrected(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The right gradient, if this is what the wrong one equals."""
+        if self.kind == "factor":
+            return array / self.factor
+        return next(other for words, other in orders(array) if words == self.words)
 
-def recognise(array: NDArray[Any], probes: Sequence[Probe]) -> Fingerprint | None:
-    """The first hypothesis that all probes (three or more) bear out, or None."""
-    if len(probes) < 3 or not np.isfinite(array).all() or not array.any():
+
+def recognise(array: NDArray[Any], probes: Sequence[Probe], fresh: Callable[[], Probe]) -> Fingerprint | None:
+    """The first hypothesis that two probes or more bear out, and then one that had no part in finding it; or None.
+
+    fresh: measures that one; called once at most, and only if there is a hypothesis.
+    """
+    if len(probes) < 2 or not np.isfinite(array).all() or not array.any():
         return None
     if any(p.agrees(array, times=10) for p in probes):
         return None  # an error this small would let many hypotheses through
-    total, _ = probes[0].dot(array)
-    if array.size > 1 and abs(probes[0].value) > 100 * probes[0].bound and total:
-        factor = total / probes[0].value
-        if all(p.agrees(array, factor) for p in probes[1:]):
-            return Fingerprint("factor", factor, "", miss(array, probes, factor))
+    last: list[Probe] = []
+
+    def holds(candidate: NDArray[Any], factor: float, known: Sequence[Probe]) -> bool:
+        if not all(p.agrees(candidate, factor) for p in known):
+            return False
+        if not last:
+            last.append(fresh())
+        return last[0].agrees(candidate, factor)
+
+    factor = common_factor(array, probes)
+    if factor is not None and holds(array, factor, probes[1:]):
+        return Fingerprint("factor", factor, "", miss(array, [*probes, *last], factor))
     for words, other in orders(array):
-        if all(p.agrees(other) for p in probes):
-            return Fingerprint("order", 1.0, words, miss(other, probes, 1.0))
+        if holds(other, 1.0, probes):
+            return Fingerprint("order", 1.0, words, miss(other, [*probes, *last], 1.0))
     return None
+
+
+def common_factor(array: NDArray[Any], probes: Sequence[Probe]) -> float | None:
+    """Analytic over right along the first probe, if both are accurate enough there to tell."""
+    total, _ = probes[0].dot(array)
+    known = array.size > 1 and total and abs(probes[0].value) > 100 * probes[0].bound
+    return total / probes[0].value if known else None
 
 
 def miss(array: NDArray[Any], probes: Sequence[Probe], factor: float) -> float:
