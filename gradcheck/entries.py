@@ -15,7 +15,7 @@ import numpy as np
 
 from gradcheck._backends._worker import directions
 from gradcheck.evidence import Evidence
-from gradcheck.model import Worst, Wrong
+from gradcheck.model import WHOLE, Worst, Wrong
 from gradcheck.numerics.compare import Comparison
 from gradcheck.numerics.localise import (
     Bucket,
@@ -24,6 +24,7 @@ from gradcheck.numerics.localise import (
     bucket,
     hull,
     peel,
+    single,
     strides,
     weight,
 )
@@ -38,6 +39,7 @@ SAMPLE = 8  # entries looked at to tell whether most are wrong
 CLOSE = 1 / 8  # of the tensor: a box this small holds all of several errors hardly by chance
 LISTED = 8  # wrong entries that are named
 MOST = 40  # wrong entries that are searched for one by one
+NOT_SO_MANY = 8  # random bits that tell an error from all others where there are no more than that, or little more
 PATIENCE = 100  # values that may pass before the first of them is found, and
 EACH = 30  # those granted for every further one
 EPS = 2.0**-52
@@ -260,10 +262,8 @@ class Search:
             return self.listed(found)
         if (box := self.block(found, CLOSE)) is not None:
             return self.within(box)
-        if self.size > SMALL or 4 * len(self.wrong(self.sample(SAMPLE))) < SAMPLE:
-            if self.peeled(queue, found):
-                return self.listed(found)
-        return self.many(found)
+        sparse = self.size > SMALL or 4 * len(self.wrong(self.sample(SAMPLE))) < SAMPLE
+        return self.listed(found) if sparse and self.peeled(queue, found) else self.many(found)
 
     def most(self) -> bool:
         """Whether a large share of the entries is wrong: half of four of a small tensor, or both of two small groups."""
@@ -288,7 +288,9 @@ class Search:
         """More than can be found one by one: where, and about how many, from a sample."""
         looked = self.sample(SAMPLE)
         if not self.wrong():
-            self.peeled([bucket(self.probe, self.probe.plain)], found, 1)
+            depth = self.some(found)
+            if found and depth <= NOT_SO_MANY and self.peeled([bucket(self.probe, self.probe.plain)], found):
+                return self.listed(found)
         if not self.wrong():
             return None
         if len(self.wrong(looked)) < len(looked):
@@ -304,18 +306,34 @@ class Search:
         """All errors are in this box, and most of it is wrong."""
         return self.counted(box) if volume(box) <= 2 * SAMPLE else self.estimate(self.sample(SAMPLE, box), box)
 
+    def some(self, found: dict[int, Reading]) -> int:
+        """Find up to three of many errors, in random groups; returns how many random bits told the first from all others."""
+        depths = []
+        for pattern in range(3):
+            alone = single(self.probe, pattern)
+            if alone is not None and self.look(alone[0]).wrong:
+                found[alone[0]] = self.looks[alone[0]].error
+                depths.append(alone[1])
+        return min(depths, default=0)
+
     def block(self, found: Iterable[int], share: float = 1.0) -> Box | None:
         """The box that holds all errors, if it is not most of the tensor; None too if those found fill more than a share."""
         found = sorted(found)
         if not found:
             return None
-        spread = np.ptp(np.unravel_index(found, self.shape), axis=1) + 1
-        if len(found) > 1 and np.prod(spread) > share * self.size:
+        places = np.array(np.unravel_index(found, self.shape))
+        ends = list(zip(places.min(axis=1).tolist(), places.max(axis=1).tolist(), self.shape, strict=True))
+        if len(found) > 1 and prod(high + 1 - low for low, high, _ in ends) > share * self.size:
+            return None
+        near = [(max(0, low - n // 4), min(n, high + 1 + n // 4)) for low, high, n in ends]
+        if volume(near) > 0.75 * self.size or not self.holds_all(near):
             return None
         box = hull(self.probe, found)
-        if volume(box) > self.size / 2 or (self.other.plain - self.other.read(box_move(self.shape, box))).seen:
-            return None
-        return box
+        return box if volume(box) <= self.size / 2 and self.holds_all(box) else None
+
+    def holds_all(self, box: Box) -> bool:
+        """Whether the probe that had no part in finding a box shows no error outside it."""
+        return not (self.other.plain - self.other.read(box_move(self.shape, box))).seen
 
     # -- what is said ----------------------------------------------------------------------------------------------
 
@@ -326,7 +344,7 @@ class Search:
     def estimate(self, looked: Sequence[int], box: Box) -> Wrong:
         wrong = len(self.wrong(looked))
         count = max(len(self.wrong()), round(volume(box) * wrong / len(looked)))
-        return self.summary(count, False, looked, box)
+        return self.summary(count, False, looked, box if wrong == len(looked) or box != self.whole() else None)
 
     def summary(self, count: int, exact: bool, looked: Sequence[int], box: Box | None, shared: str = "") -> Wrong:
         wrong = self.wrong()
@@ -357,7 +375,7 @@ def localised(
         return evidence
     worst = search.wrong()[0]
     look = search.looks[worst]
-    if look.bound > 1e-2 * abs(look.analytic - look.reference):
+    if look.bound > 0.1 * abs(look.analytic - look.reference):
         look = search.look(worst, 1e-3 * abs(look.error.value))
     evidence.notes["entry_ladder"] = look.estimate
     largest = largest_right(search, wrong)
@@ -395,7 +413,7 @@ def region(shape: Sequence[int], box: Box) -> str:
     """A box in words: "row 3", "rows 2 to 5 and columns 0 to 2", "the slice [3, :, 1:4]", "the whole tensor"."""
     narrow = [axis for axis, (side, length) in enumerate(zip(box, shape, strict=True)) if side != (0, length)]
     if not narrow:
-        return "the whole tensor"
+        return WHOLE
     if len(shape) <= 2:
         nouns = {1: ("entry", "entries")}.get(len(shape), ("row", "rows"))
         words = [nouns, ("column", "columns")]

@@ -164,14 +164,17 @@ class Worst:
     reference: float
 
 
+WHOLE = "the whole tensor"
+
+
 @dataclass(frozen=True, slots=True)
 class Wrong:
     """Which entries of a gradient are wrong, as far as that was looked into. Nothing is said here that was not tested.
 
     count: how many; exact: whether that is all of them, else it is an estimate, or the least where none of the sample is wrong.
-    sample: (wrong, looked at) of the entries that were chosen at random. region: where all of the errors are ("row 3", "the whole
-    tensor"), "" if they are scattered; size: its number of entries. shared: what the errors have in common, or "".
-    entries: wrong ones that were looked at, the worst first, at most eight.
+    sample: (wrong, looked at) of the entries that were chosen at random. region: where all of the errors are ("row 3", WHOLE),
+    "" if they are scattered; size: its number of entries. shared: what the errors have in common, or "". entries: wrong
+    ones that were looked at, the worst first, at most eight.
     """
 
     count: int
@@ -238,9 +241,9 @@ class Blame:
 class Finding:
     """A diagnosis, grouping the checks that share one cause.
 
-    numbers: (label, text) lines such as ("analytic", "-0.6395   at [0, 0]"). because: what was observed (with "likely"
-    where it was not). proof: the run that proves it, or "". help: what to change. note: what is not wrong. whose: who
-    owns the defect.
+    numbers: (label, text) lines such as ("analytic", "-0.6395   at [0, 0]"); details: further ones, for -v. because: what was
+    observed (with "likely" where it was not). proof: the run that proves it, or "". help: what to change. note: what is not
+    wrong. whose: who owns the defect.
     Multi-line slots hold newlines.
     """
 
@@ -251,6 +254,7 @@ class Finding:
     objectives: tuple[str, ...]
     parameters: tuple[str, ...]
     numbers: tuple[tuple[str, str], ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
     because: str = ""
     proof: str = ""
     help: str = ""

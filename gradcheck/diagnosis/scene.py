@@ -12,9 +12,11 @@ import numpy as np
 
 from gradcheck.crew import Crew
 from gradcheck.evidence import BackendEvidence, Evidence
-from gradcheck.model import Blame, Case, Finding, Severity, Verdict
+from gradcheck.model import WHOLE, Blame, Case, Finding, Severity, Verdict, Wrong
 from gradcheck.session import Arrays
 from gradcheck.source import parse
+
+NAMED = 3  # wrong entries that a line names
 
 
 @dataclass
@@ -52,7 +54,10 @@ class Claim:
 def finding(
     code: str, checks: Sequence[Evidence], title: str, severity: Severity = Severity.ERROR, **slots: object
 ) -> Finding:
-    """A finding about these checks; their backends, objectives and parameters in the order of the checks."""
+    """A finding about these checks; their backends, objectives and parameters in the order of the checks.
+
+    -v lists the wrong entries of the worst of them.
+    """
     return Finding(
         code,
         title,
@@ -60,6 +65,7 @@ def finding(
         backends=unique(e.check.backend for e in checks),
         objectives=unique(e.check.objective for e in checks),
         parameters=unique(e.check.parameter for e in checks),
+        details=entries(worst(checks)),
         **slots,  # type: ignore[arg-type]  # the slots' own types are checked where they are filled
     )
 
@@ -101,13 +107,8 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
     """The lines analytic, reference (with its step ladder) and unrolled of one check."""
     check, rows = evidence.check, []
     if check.worst is not None:
-        where = (
-            f"   {check.parameter}[{', '.join(map(str, check.worst.index))}]"
-            if check.worst.index
-            else f"   {check.parameter}"
-        )
         analytic = "none" if evidence.gradient.array is None else number(check.worst.analytic)
-        rows.append(("analytic", analytic + where))
+        rows.append(("analytic", f"{analytic}   {place(check.parameter, check.worst.index)}"))
         error = f" +- {check.error_bound:.1g}" if check.error_bound else ""
         rows.append((reference_name(evidence), f"{number(check.worst.reference)}{error}{ladder(evidence)}"))
         if evidence.unrolled is not None and evidence.unrolled.array is not None:
@@ -121,7 +122,9 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
                 else "not right either"
             )
             rows.append(("unrolled", f"{number(value)}   {state}"))
-        rows.append(("relative error", f"{check.max_rel_error:.2g} of the largest entry{examined(evidence)}"))
+        rows.append(("relative error", f"{check.max_rel_error:.2g} of the largest entry"))
+        if check.wrong is not None:
+            rows.append(("wrong entries", extent(check.parameter, check.wrong)))
         if (found := evidence.notes.get("timeline")) is not None:
             rows.append(("time steps", f"{found.line()}   ({found.legend()})"))
     elif evidence.comparison is not None and evidence.estimate is not None:
@@ -162,9 +165,37 @@ def ladder(evidence: Evidence) -> str:
     return f"   ({h1:.1e} -> {h2:.1e}: changes by {change:.1e})"
 
 
-def examined(evidence: Evidence) -> str:
-    count, size = evidence.notes.get("examined", (0, 0))
-    return f", in {count} of {size} entries looked at" if count < size else ""
+def extent(parameter: str, wrong: Wrong) -> str:
+    """Which entries are wrong, in one line: how many, where, what they share."""
+    seen, looked = wrong.sample
+    names = [place(parameter, e.index) for e in wrong.entries]
+    if wrong.region:
+        entries = "entry" if wrong.size == 1 else f"{wrong.size} entries"
+        where = f"{wrong.region} of {parameter} ({entries})" if wrong.region != WHOLE else f"{wrong.region} ({entries})"
+        said = where if not wrong.exact else f"{'all' if wrong.count == wrong.size else wrong.count} of {where}"
+    elif wrong.exact:
+        said = f"{wrong.count} of {wrong.size}"
+        if wrong.count > 1:
+            said += f": {', '.join(names[:NAMED])}" + (", ... (see -v)" if wrong.count > NAMED else "")
+    else:
+        said = f"about {wrong.count} of {wrong.size}" if seen else f"at least {wrong.count} of {wrong.size}"
+    if not wrong.exact and looked:
+        said += f": {seen} of {looked} looked at are wrong"
+    return said + (f"; {wrong.shared}" if wrong.shared else "")
+
+
+def entries(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """A line for each wrong entry that was looked at, beside the worst."""
+    check = evidence.check
+    listed = check.wrong.entries if check.wrong is not None and len(check.wrong.entries) > 1 else ()
+    return tuple(
+        (place(check.parameter, e.index), f"analytic {number(e.analytic)}, reference {number(e.reference)}")
+        for e in listed
+    )
+
+
+def place(parameter: str, index: Sequence[int]) -> str:
+    return f"{parameter}[{', '.join(map(str, index))}]" if index else parameter
 
 
 def relative(path: Path | str) -> str:

@@ -7,7 +7,7 @@ from math import prod
 
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
-from gradcheck.model import Finding, Verdict
+from gradcheck.model import WHOLE, Finding, Verdict
 
 
 def wrong_gradient(scene: Scene) -> Iterable[Claim]:
@@ -22,7 +22,7 @@ def is_zero(evidence: Evidence) -> bool:
 def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     others = scene.passing(shown)
-    zero = is_zero(shown)
+    zero = all(is_zero(e) for e in checks)
     because = "the cause is not established; "
     if "GC208" in shown.check.codes:
         because += "the unrolled gradient of the same framework is right, so likely the scan's own reverse rule is not"
@@ -33,10 +33,9 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     elif "consensus" in shown.notes:
         because += f"its own differences do not see the error, but all of {', '.join(others)} have another gradient"
         title = "the gradient is not the one that all other backends have"
-    elif shown.notes.get("lone"):
-        size = prod(shown.check.shape)
-        because += "this entry's error alone explains that of the whole direction; no other entry is seen to be wrong"
-        title = f"one entry of {size} in the gradient is wrong"
+    elif (part := part_title(checks)) is not None:
+        title, why = part
+        because += why
     else:
         because += (
             f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
@@ -53,4 +52,30 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         help="run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
         whose="the backend" if others else "the step, or a function that it calls",
         blame=step_blame(scene.case),
+    )
+
+
+def part_title(checks: list[Evidence]) -> tuple[str, str] | None:
+    """Title and reason where the errors of this gradient were all placed and are a part of it; None where they were not.
+
+    Not for gradients by several inputs or of several objectives: one line cannot place the errors of all.
+    """
+    check, wrong = worst(checks).check, worst(checks).check.wrong
+    alike = all((e.check.objective, e.check.parameter) == (check.objective, check.parameter) for e in checks)
+    if wrong is None or not alike or wrong.region == WHOLE or not (wrong.exact or wrong.region):
+        return None
+    if not wrong.region:
+        size = prod(check.shape)
+        title = "one entry" if wrong.count == 1 else f"{wrong.count} entries"
+        verb = "is" if wrong.count == 1 else "are"
+        whose = "this entry's error alone explains" if wrong.count == 1 else "these entries' errors explain"
+        return (
+            f"{title} of {size} in the gradient {verb} wrong",
+            f"{whose} what two random directions show; no other entry is seen to be wrong",
+        )
+    plural = wrong.region.startswith(("rows", "columns", "entries")) or " and " in wrong.region
+    shown = wrong.shared.removeprefix("each is ") if "times the right one" in wrong.shared else "wrong"
+    return (
+        f"{wrong.region} of {check.parameter} {'are' if plural else 'is'} {shown}",
+        f"outside {wrong.region} a random direction that had no part in finding the errors shows none",
     )

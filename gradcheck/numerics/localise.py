@@ -230,6 +230,27 @@ def split(channel: Channel, whole: Bucket, found: dict[int, Reading]) -> Iterato
         yield Bucket(restrictions[side], whole.plain, whole.codes, whole.coded, set(found))
 
 
+def single(channel: Channel, seed: int) -> tuple[int, int] | None:
+    """One of very many errors: (flat index, random bits that told it from the others), or None if none was singled out.
+
+    Entries are halved by random bits until an error seems alone, as one half shows nothing; its readings are taken only then.
+    seed: which half is looked at first, bit by bit, so that several errors can be asked for.
+    """
+    plain, depth, pattern = channel.read({}), 0, 0
+    while depth < DEEPEST and plain.seen:
+        bit = (seed >> depth) & 1
+        sides = [[channel.groups, depth + 1, pattern | (b << depth)] for b in (bit, 1 - bit)]
+        half = channel.read({"group": sides[0]})
+        rest = plain - half
+        plain, group = (half, sides[0]) if half.seen else (rest, sides[1])
+        depth, pattern = group[1], group[2]
+        if not (half.seen and rest.seen):
+            index = bucket(channel, plain, {"group": group}).lone(channel)
+            if index is not None:
+                return index, depth
+    return None
+
+
 def hull(channel: Channel, wrong: Sequence[int]) -> list[tuple[int, int]]:
     """The smallest box [low, high) per axis that holds all errors, grown from entries that are known to be wrong."""
     sides = []

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from gradcheck.model import BackendReport, Blame, CaseReport, Check, Finding, Planted, Report, Worst
+from gradcheck.model import BackendReport, Blame, CaseReport, Check, Finding, Planted, Report, Worst, Wrong
 from gradcheck.reports._shared import counts, write_whole
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def _check(check: Check) -> dict[str, Any]:
         "reference": check.reference,
         "forward_evaluations": int(check.forward_evaluations),
         "worst": _worst(check.worst) if check.worst else None,
+        "wrong": _wrong(check.wrong) if check.wrong else None,
         "time_steps": [int(step) for step in check.time_steps] if check.time_steps else None,
         "reason": check.reason or None,
     }
@@ -120,6 +121,18 @@ def _worst(worst: Worst) -> dict[str, Any]:
         "index": [int(i) for i in worst.index],
         "analytic": _number(worst.analytic),
         "reference": _number(worst.reference),
+    }
+
+
+def _wrong(wrong: Wrong) -> dict[str, Any]:
+    return {
+        "count": int(wrong.count),
+        "exact": bool(wrong.exact),
+        "sample": {"wrong": int(wrong.sample[0]), "size": int(wrong.sample[1])},
+        "region": wrong.region or None,
+        "size": int(wrong.size),
+        "shared": wrong.shared or None,
+        "entries": [_worst(entry) for entry in wrong.entries],
     }
 
 

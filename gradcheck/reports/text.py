@@ -132,10 +132,11 @@ def _finding(path: str, finding: Finding, width: int, verbose: int) -> Iterator[
         return
     if finding.blame:
         yield from _blame(finding.blame, width, verbose)
-    if finding.numbers:
+    numbers = finding.numbers + (finding.details if verbose else ())
+    if numbers:
         yield []
-        column = max(cells(label) for label, _ in finding.numbers) + 3
-        for label, text in finding.numbers:
+        column = max(cells(label) for label, _ in numbers) + 3
+        for label, text in numbers:
             yield from hang(INDENT + pad(label, column), text, width, style, style)
     slots = [(slot, text) for slot in SLOTS if (text := getattr(finding, slot))]
     if slots:

@@ -40,6 +40,10 @@ CHECK = an_object(
     reference_norm=nullable(NUMBER), max_abs_error=nullable(NUMBER), max_rel_error=nullable(NUMBER),
     error_bound=nullable(NUMBER), detection_limit=nullable(NUMBER), reference=STRING, forward_evaluations=COUNT,
     worst=nullable(an_object(index=a_list(COUNT), analytic=NUMBER, reference=NUMBER)),
+    wrong=nullable(an_object(
+        count=COUNT, exact={"type": "boolean"}, sample=an_object(wrong=COUNT, size=COUNT), region=SLOT, size=COUNT, shared=SLOT,
+        entries=a_list(an_object(index=a_list(COUNT), analytic=NUMBER, reference=NUMBER)),
+    )),
     time_steps=nullable({"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}), reason=SLOT,
 )  # fmt: skip
 FINDING = an_object(
