@@ -70,7 +70,7 @@ class Probed:
         self.key = search.exam.key(salt, search.name)
         self.groups = search.exam.key("groups", search.name)
         self.shape = search.shape
-        self.plain = Reading(comparison.analytic - comparison.reference, comparison.allowed)
+        self.plain = search.plain({"key": self.key}, comparison)
 
     def read(self, move: dict[str, Any]) -> Reading:
         return self.search.measured({"key": self.key, **move}, self.estimate.step, self.plain.bound)[0]
@@ -120,7 +120,18 @@ class Search:
             estimate = exam.ladder(self.name, move, step, wanted)
             value, bound = float(estimate.value[self.i]), float(estimate.bound[self.i])
         granted = exam.tolerance(self.i, self.name, move, total, norm)
-        return Reading(total - value, bound + granted), value, bound, estimate
+        return self.reading(total - value, bound, granted, size), value, bound, estimate
+
+    def plain(self, move: dict[str, Any], comparison: Comparison) -> Reading:
+        """The discrepancy of a probe that has been judged."""
+        size = directions.dot(self.flat, move)[2] * self.exam.scales[self.name]
+        granted = comparison.allowed - comparison.bound
+        return self.reading(comparison.analytic - comparison.reference, comparison.bound, granted, size)
+
+    def reading(self, value: float, bound: float, granted: float, size: float) -> Reading:
+        """granted: the tolerance, of which a float64 gradient needs next to nothing; size: sum of the terms' magnitudes."""
+        rounding = granted / 8 if self.exam.case.dtype == "float32" else 64 * EPS * size
+        return Reading(value, bound + granted, bound + rounding)
 
     def look(self, index: int, enough: float | None = None) -> Look:
         """One entry by itself; its steps may be larger than those of a whole direction. enough: asks for a smaller bound."""

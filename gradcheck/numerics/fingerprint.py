@@ -88,17 +88,17 @@ def miss(array: NDArray[Any], probes: Sequence[Probe], factor: float) -> float:
 
 
 def orders(array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The array with its entries in other orders, each with its name. Only orders that differ from the given one."""
+    """The array with its entries in other orders, each with a name of its own. Only orders that differ from the given one."""
     candidates: list[tuple[str, NDArray[Any]]] = []
     for one, other in combinations(range(array.ndim), 2):
         if array.shape[one] == array.shape[other]:
             candidates.append((f"transposed (axes {one} and {other})", np.swapaxes(array, one, other)))
     if array.ndim >= 2:
         candidates.append(("stored in column order", array.reshape(-1).reshape(array.shape, order="F")))
-        candidates.append(("stored in column order", array.reshape(-1, order="F").reshape(array.shape)))
+        candidates.append(("filled in column order", array.reshape(-1, order="F").reshape(array.shape)))
     for axis in range(array.ndim):
         candidates.append((f"reversed along axis {axis}", np.flip(array, axis)))
-        candidates.append((f"shifted by one along axis {axis}", np.roll(array, 1, axis)))
+        candidates.append((f"shifted back by one along axis {axis}", np.roll(array, 1, axis)))
         candidates.append((f"shifted by one along axis {axis}", np.roll(array, -1, axis)))
     yield from ((words, other) for words, other in candidates if not np.array_equal(other, array))
 

@@ -23,20 +23,25 @@ LOOSE, TIGHT = 0.4, 0.1  # how far from a whole number a digit may be, beside wh
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A discrepancy, analytic minus reference, in objective units; what it may be off by without any error in the gradient."""
+    """A discrepancy, analytic minus reference, in objective units.
+
+    bound: what it may be without any error in the gradient, tolerance included. noise: what it is expected to be off by at
+    most, for placing an error rather than judging it: what is placed wrongly is refuted by that entry's own difference.
+    """
 
     value: float
     bound: float
+    noise: float
 
     @property
     def seen(self) -> bool:
         return abs(self.value) > self.bound
 
     def __sub__(self, other: Reading) -> Reading:
-        return Reading(self.value - other.value, self.bound + other.bound)
+        return Reading(self.value - other.value, self.bound + other.bound, self.noise + other.noise)
 
     def __mul__(self, weight: float) -> Reading:
-        return Reading(self.value * weight, self.bound * abs(weight))
+        return Reading(self.value * weight, self.bound * abs(weight), self.noise * abs(weight))
 
 
 class Channel(Protocol):
@@ -70,7 +75,7 @@ class Code:
         result = 0
         for m, reading in enumerate(coded):
             digit = reading.value / plain.value * (self.base - 1)
-            blur = (reading.bound + plain.bound) / abs(plain.value) * (self.base - 1)
+            blur = (reading.noise + plain.noise) / abs(plain.value) * (self.base - 1)
             if not abs(digit - round(digit)) <= min(LOOSE, TIGHT + blur) or not 0 <= round(digit) < self.base:
                 return None
             result += round(digit) * self.base**m
@@ -85,9 +90,9 @@ def strides(shape: Sequence[int]) -> list[int]:
 def codes_for(shape: Sequence[int], plain: Reading) -> list[Code]:
     """A code per axis that is longer than 1, of as few digits as this reading's accuracy can tell apart.
 
-    The bound is mostly far above the error, so half of it counts; base 2 is tried whatever it is, for what it finds is verified.
+    Base 2 is tried whatever that is, for what it finds is verified.
     """
-    resolution = abs(plain.value) / (2 * max(plain.bound, 1e-300))
+    resolution = abs(plain.value) / (2 * max(plain.noise, 1e-300))
     largest = int(max(2, min(LARGEST_BASE, resolution)))
     found = []
     for stride, length in zip(strides(shape), shape, strict=True):
@@ -160,7 +165,7 @@ class Bucket:
     def legible(self) -> bool:
         """Whether its readings are accurate enough for its codes."""
         blur = [
-            max(r.bound for r in readings) + self.plain.bound < 2 * abs(self.plain.value) / (c.base - 1)
+            max(r.noise for r in readings) + self.plain.noise < 2 * abs(self.plain.value) / (c.base - 1)
             for c, readings in zip(self.codes, self.coded, strict=True)
         ]
         return all(blur)
@@ -209,7 +214,7 @@ def split(channel: Channel, whole: Bucket, found: dict[int, Reading]) -> Iterato
         fresh = Bucket(whole.restriction, whole.plain, codes_for(channel.shape, whole.plain), [])
         if [c.base for c in fresh.codes] != [c.base for c in whole.codes]:
             fresh.coded = read_codes(channel, fresh.codes, fresh.restriction)
-            raw = Bucket(fresh.restriction, Reading(0.0, 0.0), fresh.codes, fresh.coded)
+            raw = Bucket(fresh.restriction, Reading(0.0, 0.0, 0.0), fresh.codes, fresh.coded)
             rest = raw.without(channel, {k: found[k] for k in whole.known & set(found)})
             yield Bucket(whole.restriction, whole.plain, rest.codes, rest.coded, whole.known)
             return

@@ -9,18 +9,33 @@ from gradcheck.numerics.fingerprint import Probe, name_factor, recognise
 RIGHT = np.random.Generator(np.random.Philox(1)).normal(size=(5, 5))
 
 
-def probes(right, bound=1e-9, count=3):
-    def along(key):
-        return lambda array: directions.dot(array, {"key": key})[:2]
+def along(right, key, bound=1e-9):
+    def dot(array):
+        return directions.dot(array, {"key": key})[:2]
 
-    return [Probe(along(key), along(key)(right)[0], bound) for key in range(count)]
+    return Probe(dot, dot(right)[0], bound)
+
+
+def found_in(wrong, right=RIGHT, bound=1e-9, count=2):
+    """What is recognised from so many probes and one fresh one, which is only run for a hypothesis."""
+    fresh_runs = []
+
+    def fresh():
+        fresh_runs.append(True)
+        return along(right, 99, bound)
+
+    found = recognise(wrong, [along(right, key, bound) for key in range(count)], fresh)
+    assert len(fresh_runs) <= 1
+    assert found is None or fresh_runs
+    return found
 
 
 @pytest.mark.parametrize("factor", [-1.0, 2.0, 0.5, 1 / 12, 1.001, 1e6])
 def test_a_constant_factor(factor):
-    found = recognise(factor * RIGHT, probes(RIGHT))
+    found = found_in(factor * RIGHT)
     assert found is not None
     assert (found.kind, found.factor) == ("factor", pytest.approx(factor, rel=1e-6))
+    assert np.allclose(found.corrected(factor * RIGHT), RIGHT, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +47,15 @@ def test_a_constant_factor(factor):
     ],
 )
 def test_another_order(wrong, words):
-    found = recognise(wrong, probes(RIGHT))
+    found = found_in(wrong)
     assert found is not None
     assert found.words.startswith(words)
+    assert np.array_equal(found.corrected(wrong), RIGHT)
 
 
 def test_a_rectangular_matrix_in_column_order():
     right = RIGHT[:3]
-    found = recognise(right.reshape(-1, order="F").reshape(right.shape), probes(right))
+    found = found_in(right.reshape(-1, order="F").reshape(right.shape), right)
     assert found is not None
     assert found.words == "stored in column order"
 
@@ -49,13 +65,13 @@ def test_nothing_is_seen_in_other_errors(seed):
     generator = np.random.Generator(np.random.Philox(seed))
     wrong = RIGHT.copy()
     wrong.reshape(-1)[generator.choice(25, 1 + seed % 5, replace=False)] *= 1 + generator.normal()
-    assert recognise(wrong, probes(RIGHT)) is None
+    assert found_in(wrong) is None
 
 
 def test_small_errors_and_few_probes_prove_nothing():
-    assert recognise(RIGHT * (1 + 1e-9), probes(RIGHT)) is None
-    assert recognise(2 * RIGHT, probes(RIGHT, count=2)) is None
-    assert recognise(2 * RIGHT, probes(RIGHT, bound=10.0)) is None
+    assert found_in(RIGHT * (1 + 1e-9)) is None
+    assert found_in(2 * RIGHT, count=1) is None
+    assert found_in(2 * RIGHT, bound=10.0) is None
 
 
 @pytest.mark.parametrize(
@@ -64,3 +80,8 @@ def test_small_errors_and_few_probes_prove_nothing():
 )
 def test_names_of_factors(factor, name):
     assert name_factor(factor, {"steps": 12, "batch": 4}) == name
+
+
+def test_a_hypothesis_that_a_fresh_probe_does_not_bear_out_is_dropped():
+    probes = [along(RIGHT, key) for key in range(2)]
+    assert recognise(2 * RIGHT, probes, lambda: along(3 * RIGHT, 99)) is None

@@ -2,7 +2,7 @@
 
 Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else. The fixtures copy it into the folder of
 each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
-`entry W_h 3 1e-6` with arguments; `complex` offers complex step. Without a fault it is a healthy backend.
+`entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step. Without a fault it is a healthy backend.
 """
 
 import os
@@ -128,6 +128,11 @@ class Model:
             gradient.flat[gradient.size // 2] *= 1.01
         elif fault == "entry" and name == self.arguments[0]:
             gradient.flat[int(self.arguments[1])] += float(self.arguments[2])
+        elif fault == "entries" and name == self.arguments[0]:
+            for index, error in (pair.split("=") for pair in self.arguments[1].split(",")):
+                gradient.flat[int(index)] += float(error)
+        elif fault == "row" and name == self.arguments[0]:
+            gradient[int(self.arguments[1])] *= float(self.arguments[2])
         elif fault == "nan":
             gradient.flat[0] = np.nan
         elif fault == "wrong_shape":

@@ -143,6 +143,24 @@ def test_the_one_wrong_entry_is_named(bench):
     assert wrong[0].worst.analytic - wrong[0].worst.reference == pytest.approx(1e-3, rel=1e-4)
 
 
+def test_several_wrong_entries_are_named(bench):
+    report = bench.verdicts("entries W_h 6=1e-3,9=-2e-3")
+    (wrong,) = [c for c in report.cases[0].checks if c.verdict is Verdict.MISMATCH]
+    assert (wrong.wrong.count, wrong.wrong.exact) == (2, True)
+    assert [e.index for e in wrong.wrong.entries] == [(2, 1), (1, 2)]  # the worst first
+    (finding,) = report.cases[0].findings
+    assert finding.title == "2 entries of 16 in the gradient are wrong"
+    assert dict(finding.numbers)["wrong entries"] == "2 of 16: W_h[2, 1], W_h[1, 2]"
+    assert len(finding.details) == 2
+
+
+def test_a_wrong_row_is_named_in_the_headline(bench):
+    report = bench.verdicts("row W_h 2 1.01")
+    (finding,) = report.cases[0].findings
+    assert (finding.code, finding.title) == ("GC201", "row 2 of W_h is 1.01 times the right one")
+    assert dict(finding.numbers)["wrong entries"] == "all of row 2 of W_h (4 entries); each is 1.01 times the right one"
+
+
 DEAD = {
     "parameters": {
         "W_x": "{shape: [input, hidden], init: glorot}",

@@ -100,3 +100,45 @@ def test_an_error_above_the_detection_limit_is_found_and_placed(shared_bench, li
                 assert (check.verdict, check.codes) == (Verdict.MISMATCH, ("GC201",)), (check, error)
                 assert check.worst.index == index, (check, error)
     assert report.exit_code == 1
+
+
+several = st.lists(
+    st.tuples(
+        st.sampled_from(["W_x", "W_h", "W_o", "x"]),
+        st.sets(st.integers(0, 11), min_size=2, max_size=4),
+        st.lists(st.floats(math.log(100), math.log(1e4)), min_size=4, max_size=4),
+    ),
+    min_size=BATCH,
+    max_size=BATCH,
+)
+
+
+@settings(
+    max_examples=2,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@pytest.mark.parametrize("reference", ["", "complex"])
+@given(injections=several)
+def test_any_set_of_errors_is_found_and_placed(shared_bench, limits, reference, injections):
+    """Where they are said to be all, they are; and no entry is named that is right."""
+    cases = []
+    for i, (parameter, entries, sizes) in enumerate(injections):
+        errors = [f"{k}={math.exp(s) * limits[reference, parameter]!r}" for k, s in zip(entries, sizes, strict=False)]
+        cases.append(shared_bench.case(f"entries {parameter} {','.join(errors)} {reference}", name=f"several{i}"))
+    report = shared_bench.run(*cases)
+    for case, (parameter, entries, _) in zip(report.cases, injections, strict=True):
+        planted = {tuple(int(k) for k in np.unravel_index(entry, SHAPES[parameter])) for entry in entries}
+        for check in (c for c in case.checks if c.parameter == parameter):
+            assert check.verdict is Verdict.MISMATCH
+            named = {entry.index for entry in check.wrong.entries}
+            assert named <= planted, check
+            assert check.worst.index in planted, check
+            if check.wrong.exact:
+                assert check.wrong.count == len(planted), check
+                assert named == planted, check
+            else:
+                assert check.wrong.region, check  # a row or a column of few entries, of which most are wrong
