@@ -184,12 +184,19 @@ class Search:
         assert found is not None
         error = np.abs(array - found.corrected(array)).reshape(-1)
         self.look(int(np.argmax(error)))
-        return self.summary(int(np.count_nonzero(error)), True, [], self.whole())
+        shared = (
+            f"each is {found.factor:.6g} times the right one"
+            if found.kind == "factor"
+            else f"the right ones {found.words}"
+        )
+        return self.summary(int(np.count_nonzero(error)), True, [], self.whole(), shared)
 
     def counted(self, box: Box) -> Wrong:
         """Every entry of a box is looked at."""
         looked = self.sample(volume(box), box)
-        return self.summary(len(self.wrong(looked)), True, looked, box)
+        count = len(self.wrong(looked))
+        scattered = box == self.whole() and count < len(looked)
+        return self.summary(count, True, looked, None if scattered else box)
 
     def coded(self) -> Wrong | None:
         """By the digits of the coordinates: a lone entry spells all of its own, the errors of a row that of the row."""
@@ -366,7 +373,7 @@ class Search:
             (len(self.wrong(looked)), len(looked)),
             "" if box is None else region(self.shape, box),
             self.size if box is None else volume(box),
-            shared or in_common([self.looks[k] for k in wrong]),
+            shared or ("" if self.evidence.gradient.array is None else in_common([self.looks[k] for k in wrong])),
             entries,
         )
 

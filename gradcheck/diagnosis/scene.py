@@ -169,9 +169,11 @@ def extent(parameter: str, wrong: Wrong) -> str:
     """Which entries are wrong, in one line: how many, where, what they share."""
     seen, looked = wrong.sample
     names = [place(parameter, e.index) for e in wrong.entries]
-    if wrong.region:
-        entries = "entry" if wrong.size == 1 else f"{wrong.size} entries"
-        where = f"{wrong.region} of {parameter} ({entries})" if wrong.region != WHOLE else f"{wrong.region} ({entries})"
+    if wrong.region == WHOLE and wrong.exact:
+        said = f"all {wrong.size}" if wrong.count == wrong.size else f"{wrong.count} of {wrong.size}"
+    elif wrong.region:
+        where = wrong.region if wrong.region == WHOLE else f"{wrong.region} of {parameter}"
+        where += f" ({wrong.size} entries)"
         said = where if not wrong.exact else f"{'all' if wrong.count == wrong.size else wrong.count} of {where}"
     elif wrong.exact:
         said = f"{wrong.count} of {wrong.size}"
