@@ -92,8 +92,7 @@ def codes_for(shape: Sequence[int], plain: Reading) -> list[Code]:
 
     Base 2 is tried whatever that is, for what it finds is verified.
     """
-    resolution = abs(plain.value) / (2 * max(plain.noise, 1e-300))
-    largest = int(max(2, min(LARGEST_BASE, resolution)))
+    largest = base_for(max(shape, default=1), plain.value, plain.noise) or 2
     found = []
     for stride, length in zip(strides(shape), shape, strict=True):
         if length > 1:
@@ -101,6 +100,17 @@ def codes_for(shape: Sequence[int], plain: Reading) -> list[Code]:
             base = next(b for b in range(max(2, int(length ** (1 / digits)) - 1), length + 2) if b**digits >= length)
             found.append(Code(stride, length, base, digits))
     return found
+
+
+def base_for(size: int, discrepancy: float, uncertainty: float) -> int | None:
+    """The base whose digits can be told apart, or None if no digit can. Both in objective units along the probe.
+
+    The uncertainty is a bound, mostly far above the error: 2 is tried with whatever exceeds it, and what it finds is verified.
+    """
+    if not (math.isfinite(uncertainty) and abs(discrepancy) > uncertainty):
+        return None
+    resolution = abs(discrepancy) / (8 * max(uncertainty, 1e-300))
+    return int(max(2, min(size, LARGEST_BASE, resolution)))
 
 
 def digits_needed(size: int, base: int) -> int:
