@@ -48,13 +48,13 @@ class Layer:
         self.evaluations += len(points)
         return np.array([[np.imag((self.c * np.tanh(self.x @ self.at(p, 1e-30j))).sum()) * 1e30] for p in points])
 
-    def gradients(self, point=()):
+    def gradients(self, point=(), cotangent=1.0):
         gradient = self.x.T @ (self.c * (1 - np.tanh(self.x @ self.at(point)) ** 2))
         gradient = gradient.reshape(self.arrays["W"].shape).astype(self.arrays["W"].dtype)
         wrong = self.fault(gradient)
         if wrong is None:
             return {("o", "W"): Gradient("disconnected", None, "no path")}
-        return {("o", "W"): Gradient("ok", wrong.astype(gradient.dtype))}
+        return {("o", "W"): Gradient("ok", (cotangent * wrong).astype(gradient.dtype))}
 
 
 def examined(shape, fault, **more):
