@@ -83,7 +83,7 @@ CORRECT = (
     "offset 1e8",
     "noise",
 )
-CORRECT_TWIN = {name: "float32" for name in FLOAT32} | {
+CORRECT_TWIN = dict.fromkeys(FLOAT32, "float32") | {
     CHAOTIC: "float32, x3, T = 40",
     WHOLE[1]: "loss x1e-5",
 }  # else default
