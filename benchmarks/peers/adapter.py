@@ -23,6 +23,7 @@ class Model:
         return [value], [abs(value)]
 
     def gradients(self, arrays, cotangent=1.0):
+        self.model.reverse_passes += 1
         gradients = self.model.gradient(*self.ordered(arrays), cotangent=cotangent)
         return {"loss": {n: ("ok", g) for n, g in zip(self.problem.parameters, gradients, strict=True)}}
 

@@ -129,6 +129,8 @@ def data(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
 class Model:
     """value(*arrays) and gradient(*arrays, cotangent), arrays in the order of NAMES. calls: forward evaluations so far."""
 
+    reverse_passes = 0  # that gradcheck has asked for
+
     def __init__(self, settings: Settings) -> None:
         self.settings, self.calls = settings, 0
         self.parameters, self.fixed = data(settings)
@@ -473,6 +475,7 @@ def gradcheck_examination(model: Any) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "verdict": "wrong" if failing else "refused" if refused else "pass",
         "values": result.evaluations,
+        "reverse_passes": model.reverse_passes,
         "by": {c.parameter: str(c.verdict) for c in checks},
         "said": [f"{c.parameter}: {c.verdict} {' '.join(c.codes)} {c.reason}".strip() for c in failing + refused],
     }
@@ -494,7 +497,7 @@ CHECKS: dict[str, Any] = {
 
 def checked(checker: str, model: Any) -> dict[str, Any]:
     """One check with its seconds, values and memory."""
-    model.calls = 0
+    model.calls = model.reverse_passes = 0
     memory_before = reset_peak()
     started = time.perf_counter()
     result = CHECKS.get(checker, gradcheck_examination)(model)
