@@ -455,6 +455,16 @@ def losses(done: Sequence[Job]) -> list[str]:
     return lines
 
 
+def reverse_passes(done: Sequence[Job]) -> str:
+    """Of gradcheck's passing checks: what it evaluates besides the values that are counted."""
+    lines = [x for job in done if CHECKERS[job.checker].ours for x in job.lines if x.get("verdict") == "pass"]
+    taken = sorted({x["reverse_passes"] for x in lines})
+    if not taken:
+        return "gradcheck was not run."
+    span = str(taken[0]) if len(taken) == 1 else f"{taken[0]} to {taken[-1]}"
+    return f"gradcheck takes {span} reverse passes for a case that passes, whose own forward halves are not counted as values."
+
+
 def tables(done: Sequence[Job]) -> list[tuple[str, list[str], list[list[str]]]]:
     result = [
         must_reach(done),
@@ -489,16 +499,18 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def machine_line(facts: dict[str, Any]) -> str:
+def machine_line(facts: dict[str, Any], done: Sequence[Job]) -> str:
+    dates = sorted({job.date for job in done} or {facts["date"]})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"{facts['date']}; {facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {facts['system']}; load average "
+        f"{days}; {facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {facts['system']}; load average "
         f"before {facts['load_before']}; Python {facts['python']}, gradcheck {facts['gradcheck']}, {versions}."
     )
 
 
 def markdown(facts: dict[str, Any], done: Sequence[Job]) -> str:
-    parts = [machine_line(facts), ""]
+    parts = [machine_line(facts, done), ""]
     for title, head, rows in tables(done):
         parts += [f"{title}:", "", "| " + " | ".join(head) + " |", "|" + "-|" * len(head)]
         parts += ["| " + " | ".join(row) + " |" for row in rows] + [""]
@@ -508,7 +520,7 @@ def markdown(facts: dict[str, Any], done: Sequence[Job]) -> str:
         "",
         "Notes:",
         "",
-        *(f"- {line}" for line in NOTES),
+        *(f"- {line}" for line in (*NOTES, reverse_passes(done))),
     ]
     return "\n".join(parts) + "\n"
 
@@ -523,7 +535,7 @@ def write_markdown(file: Path, text: str) -> None:
 
 
 def show(console: Console, facts: dict[str, Any], done: Sequence[Job]) -> None:
-    console.print(machine_line(facts), "")
+    console.print(machine_line(facts, done), "")
     for title, head, rows in tables(done):
         table = Table(*head, box=None, title=title, title_justify="left")
         for row in rows:
@@ -532,7 +544,7 @@ def show(console: Console, facts: dict[str, Any], done: Sequence[Job]) -> None:
     console.print("Where another checker does better:")
     for line in losses(done) or ["nowhere"]:
         console.print(f"- {line.replace('*', '')}", markup=False)
-    for line in NOTES:
+    for line in (*NOTES, reverse_passes(done)):
         console.print(f"- {line}", markup=False)
 
 
