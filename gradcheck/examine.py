@@ -16,9 +16,9 @@ from gradcheck.errors import BackendError
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Case, Check, Gradient, Verdict
 from gradcheck.numerics import reference
-from gradcheck.numerics.compare import Comparison, compare
+from gradcheck.numerics.compare import NEEDED_POWER, Comparison, compare
 from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
-from gradcheck.numerics.reference import Estimate
+from gradcheck.numerics.reference import Allowance, Estimate
 from gradcheck.session import Arrays, Point, Session
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
@@ -27,6 +27,7 @@ TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it me
 # magnitude, and a size above 1 those that clip what is larger than the objective's own cotangent.
 COTANGENT = -8.0
 Gradients = dict[tuple[str, str], Gradient]
+RETRIES = 0.3  # of the values that a case without retries may cost
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 
@@ -44,13 +45,16 @@ class Examination:
         self.names = [i.name for i in self.case.inputs if i.name in self.wanted and is_float(session.arrays[i.name])]
         self.scales = tensor_scales(session.arrays, self.names)
         self.eps = EPS[self.source.case.dtype]
+        self.ceiling = np.inf  # the step that an earlier input needed where the joint direction's was too large
+        self._products: dict[tuple[Any, ...], list[list[tuple[float, float, float]]]] = {}
 
     def run(self) -> BackendEvidence:
         """Survey, differentiate, probe, judge, confirm, localise."""
         if not self.survey():
             return self.finish([self.verdict(o, p, Verdict.NONFINITE, ("GC303",)) for o, p in self.pairs()])
         self.take_gradients()
-        self.estimates = {name: self.probe(name, self.step) for name in self.names}
+        self.pilot()
+        self.estimates = {name: self.probe(name, self.step, allowance=self.allowance) for name in self.names}
         return self.finish([self.judge(o, p) for o, p in self.pairs()])
 
     def pairs(self) -> list[tuple[int, str]]:
@@ -65,15 +69,9 @@ class Examination:
     # -- what all probes share -------------------------------------------------------------------------------------
 
     def survey(self) -> bool:
-        """Base values (twice: do they repeat?), their noise, and the step to begin with. False if none is finite."""
-        joint = [(name, self.scales[name], {"key": self.key("joint", name)}) for name in self.names]
-
-        def along(t: float) -> Point:
-            return [(name, t * coefficient, move) for name, coefficient, move in joint]
-
+        """Base values (twice: do they repeat?) and their noise. False if none is finite."""
         offsets = reference.NOISE_OFFSETS * reference.noise_radius(self.eps)
-        pilot = [reference.PILOT_STEP * rung for rung in reference.LADDER]
-        values, magnitudes = self.source.values([(), (), *map(along, offsets), *map(along, pilot)])
+        values, magnitudes = self.source.values([(), (), *map(self.joint, offsets)])
         if self.twin:
             own, own_magnitudes = self.session.values([(), ()])
             self.values, self.magnitudes, self.again = own[0], own_magnitudes[0], own[1]
@@ -84,25 +82,40 @@ class Examination:
         own_eps = EPS[self.case.dtype]
         with np.errstate(invalid="ignore"):
             self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
-        if not self.finite.any():
-            return False
-        count = len(offsets)
-        self.sigma = reference.noise_level(offsets, values[2 : 2 + count], self.base, self.eps)
-        self.pilot = reference.extrapolate(self.base, values[2 + count :], reference.PILOT_STEP, self.sigma)
-        rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
-        steepest = np.abs(values[2 + count :] - self.base).max(0) / reference.PILOT_STEP
-        self.noisy = self.sigma > rounding + 0.3 * reference.noise_radius(self.eps) * steepest  # a kink is not noise
-        self.step = reference.balanced_step(self.pilot, self.finite)
-        self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(along(1.0))
-        return True
+        self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
+        self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
+        return bool(self.finite.any())
+
+    def pilot(self) -> None:
+        """The step to begin with, and whether complex step can be had: from values along one direction of all inputs."""
+        step = reference.pilot_step(self.sigma, np.array([self.slope(i) for i in range(len(self.objectives))]))
+        values, _ = self.source.values([self.joint(step * rung) for rung in reference.LADDER])
+        self.joint_estimate = reference.extrapolate(self.base, values, step, self.sigma)
+        steepest = np.abs(values - self.base).max(0) / step
+        self.noisy = (
+            self.sigma > self.rounding + 0.3 * reference.noise_radius(self.eps) * steepest
+        )  # a kink is not noise
+        self.step = reference.balanced_step(self.joint_estimate, self.finite)
+        # one input bends the objective less than all at once; where the guess is wrong, the better estimate is kept
+        self.quintic = self.joint_estimate.truncation / step**4 / max(len(self.names), 1) ** 1.5
+        plain = 4 * len(self.names) + 16 * len(self.objectives)
+        self.allowance = Allowance(int((1 + RETRIES) * plain) - 4 * len(self.names) - self.source.evaluations)
+        self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(self.joint(1.0))
+
+    def joint(self, t: float) -> Point:
+        """All inputs moved at once, each along a random direction of its own."""
+        return [(name, t * self.scales[name], {"key": self.key("joint", name)}) for name in self.names]
+
+    def slope(self, i: int) -> float:
+        """The size of objective i's derivative along a direction of all inputs, as the gradients have it; NaN if unknown."""
+        return float(np.sqrt(sum(self.along(i, n, {"key": self.key("probe", n)})[1] ** 2 for n in self.names)))
 
     def complex_step_holds(self, along: Point) -> bool:
         """Hold complex step against one difference: it is silently wrong where the forward is not analytic."""
         self.joint_complex = self.source.derivatives([along])[0]
-        error = np.abs(self.joint_complex - self.pilot.value)
-        return bool(
-            (error[self.finite] <= self.pilot.bound[self.finite] + 1e-12 * np.abs(self.pilot.value[self.finite])).all()
-        )
+        held = self.joint_estimate
+        error = np.abs(self.joint_complex - held.value)
+        return bool((error <= held.bound + 1e-12 * np.abs(held.value))[self.finite].all())
 
     def take_gradients(self) -> None:
         """The analytic gradients, twice, from different cotangents; and for float32 how far rounding alone moves them."""
@@ -137,7 +150,7 @@ class Examination:
 
     # -- one probe -------------------------------------------------------------------------------------------------
 
-    def probe(self, name: str, step: float, salt: str = "probe") -> Estimate:
+    def probe(self, name: str, step: float, salt: str = "probe", allowance: Allowance | None = None) -> Estimate:
         """Directional derivatives along a random direction of one input, steps adapted until the bound suffices."""
         move = {"key": self.key(salt, name)}
         if self.complex:
@@ -147,34 +160,70 @@ class Examination:
             moved = value != 0
             zero = np.zeros_like(value)
             return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")
-        return self.ladder(name, move, step, self.enough(name, move))
+        enough, needed = self.enough(name, move)
+        if salt == "probe":
+            step = self.first_step(enough)
+        found = self.ladder(name, move, step, enough, needed, allowance)
+        tried = [h for h, _ in found.ladder[::2]]
+        if tried[-1] < tried[0]:
+            self.ceiling = min(self.ceiling, tried[-1])
+        return found
+
+    def first_step(self, enough: NDArray[np.float64]) -> float:
+        """The step to begin with, from the joint direction, and below those that were too large for earlier inputs."""
+        wanted = self.finite & np.isfinite(enough)
+        chosen = reference.balanced_step(self.joint_estimate, wanted, enough, caution=reference.CAUTION)
+        return min(chosen, self.ceiling)
 
     def ladder(
-        self, name: str, move: dict[str, int], step: float, enough: NDArray[np.float64], scale: float | None = None
+        self,
+        name: str,
+        move: dict[str, int],
+        step: float,
+        enough: NDArray[np.float64],
+        needed: NDArray[np.float64] | None = None,
+        allowance: Allowance | None = None,
     ) -> Estimate:
-        """Central differences at several steps along one direction; per objective the smallest bound is kept."""
-        scale = self.scales[name] if scale is None else scale
+        """Differences at several steps along one direction; per objective the smallest bound is kept."""
 
         def values_at(offsets: Sequence[float]) -> NDArray[np.float64]:
-            return self.source.values([[(name, scale * offset, move)] for offset in offsets])[0]
+            return self.source.values([[(name, self.scales[name] * offset, move)] for offset in offsets])[0]
 
-        return reference.ladder(values_at, self.base, self.sigma, step, enough, self.finite)
+        return reference.ladder(
+            values_at, self.base, self.sigma, step, enough, self.finite, needed, allowance, self.quintic
+        )
 
-    def enough(self, name: str, move: dict[str, int]) -> NDArray[np.float64]:
-        """A bound that is good enough, per objective: half the tolerance; endless where the input is not asked for."""
-        result = np.full(len(self.objectives), np.inf)
+    def enough(self, name: str, move: dict[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Per objective, a bound that is good enough: half the tolerance; and one with which a judgement is possible.
+
+        Endless where the input is not asked for.
+        """
+        sizes = np.full(len(self.objectives), np.inf)
         for i, objective in enumerate(self.case.objectives):
             if name in objective.wrt:
-                result[i] = 0.5 * self.rtol * self.size(i, name, move)
-        return result
+                sizes[i] = self.size(i, name, move)
+        return 0.5 * self.rtol * sizes, 0.25 * NEEDED_POWER * sizes
 
     def along(self, i: int, name: str, move: dict[str, int]) -> tuple[float, float, float]:
         """(g . v, norm of g * v, sum of magnitudes) for objective i; zeros where there is no gradient."""
-        gradient = self.gradients.get((self.objectives[i], name))
-        if gradient is None or gradient.array is None:
-            return 0.0, 0.0, 0.0
-        total, norm, size = directions.dot(gradient.array, move)
-        return total * self.scales[name], norm * self.scales[name], size * self.scales[name]
+        return self.products(name, move)[0][i]
+
+    def spread(self, i: int, name: str, move: dict[str, int]) -> float:
+        """How far g . v moves when the inputs are moved by one unit in the last place; 0 where that was not measured."""
+        own, *moved = self.products(name, move)
+        return max((abs(products[i][0] - own[i][0]) for products in moved), default=0.0)
+
+    def products(self, name: str, move: dict[str, int]) -> list[list[tuple[float, float, float]]]:
+        """What `along` gives for every objective; of the gradients and then of each of the jitter. Computed once a move."""
+        known = (name, *move.items())
+        if known not in self._products:
+            every = [g.get((o, name)) for g in (self.gradients, *self.jitter) for o in self.objectives]
+            size = self.session.arrays[name].size
+            arrays = [g.array if g and g.array is not None and g.array.size == size else np.zeros(0) for g in every]
+            scale, count = self.scales[name], len(self.objectives)
+            found = [(t * scale, n * scale, s * scale) for t, n, s in directions.dots(arrays, move)]
+            self._products[known] = [found[k : k + count] for k in range(0, len(found), count)]
+        return self._products[known]
 
     def size(self, i: int, name: str, move: dict[str, int]) -> float:
         """What errors are relative to: the gradient along the probe, or a millionth of the objective's largest one."""
@@ -331,21 +380,16 @@ class Examination:
         """The gradient (or one with a planted error) against its reference along one probe."""
         move = {"key": self.key(salt, name)}
         total, norm, _ = self.along(i, name, move)
-        spread = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
         if planted is not None:
             total, norm, _ = (part * self.scales[name] for part in directions.dot(planted, move))
         scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
         tolerance = self.rtol * norm + self.atol * self.scales[name]
         if self.case.dtype == "float32":
-            tolerance += 32 * max(spread, default=0.0) + 64 * EPS["float32"] * norm
+            tolerance += 32 * self.spread(i, name, move) + 64 * EPS["float32"] * norm
         value, bound = float(estimate.value[i]), float(estimate.bound[i])
         if self.noisy[i] and estimate.method != "complex step":
             bound = float("inf")
         return compare(total, value, bound, tolerance, scale)
-
-    def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: dict[str, int]) -> float:
-        array = gradients[self.objectives[i], name].array
-        return 0.0 if array is None else directions.dot(array, move)[0] * self.scales[name]
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""

@@ -49,14 +49,20 @@ def add(target, coefficient, move):
 
 def dot(array, move):
     """(array . direction, norm of their product, sum of the product's magnitudes), all float64, block by block."""
-    flat = np.asarray(array).reshape(-1)
+    return dots([array], move)[0]
+
+
+def dots(arrays, move):
+    """The same for several arrays, all of one size or empty: the direction is expanded once. Empty arrays give zeros."""
+    flats = [np.asarray(array).reshape(-1) for array in arrays]
     if "entry" in move:
-        value = float(flat[move["entry"]])
-        return value, abs(value), abs(value)
-    total = squares = magnitudes = 0.0
-    for start, stop in blocks(flat.size):
-        product = flat[start:stop].astype(np.float64) * part(move, start, stop)
-        total += float(product.sum())
-        squares += float((product * product).sum())
-        magnitudes += float(np.abs(product).sum())
-    return total, squares**0.5, magnitudes
+        values = [float(flat[move["entry"]]) if flat.size else 0.0 for flat in flats]
+        return [(value, abs(value), abs(value)) for value in values]
+    sums = np.zeros((len(flats), 3))
+    for start, stop in blocks(max((flat.size for flat in flats), default=0)):
+        entries = part(move, start, stop)
+        for k, flat in enumerate(flats):
+            if flat.size:
+                product = flat[start:stop].astype(np.float64) * entries
+                sums[k] += product.sum(), (product * product).sum(), np.abs(product).sum()
+    return [(float(total), float(squares) ** 0.5, float(size)) for total, squares, size in sums]
