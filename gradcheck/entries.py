@@ -12,6 +12,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.evidence import Evidence
 from gradcheck.model import Worst
 from gradcheck.numerics import localise
+from gradcheck.session import Move
 
 if TYPE_CHECKING:
     from gradcheck.examine import Examination
@@ -71,21 +72,22 @@ def lone_entry(exam: Examination, i: int, name: str, flat: NDArray[np.float64], 
     """The only wrong entry, found by the digits of its index and held against its own difference; None if it is not alone."""
     comparison, scale = evidence.comparison, exam.scales[name]
     assert comparison is not None
-    key, discrepancy = exam.key("probe", name), comparison.analytic - comparison.reference
+    discrepancy = comparison.analytic - comparison.reference
     base = localise.base_for(flat.size, discrepancy, comparison.allowed)
     if base is None:
         return None
 
     def weighted(m: int) -> float:
-        move = {"key": key, "base": base, "digit": m}
-        analytic: float = directions.dot(flat, move)[0]
+        move = exam.move(name, "probe", base=base, digit=m)
+        analytic = exam.dot(flat, name, move)[0] / scale
         return (analytic - single(exam, i, name, move, 0.1 * comparison.allowed)[0]) * scale
 
     index = localise.lone_entry(flat.size, discrepancy, base, weighted)
     if index is None:
         return None
-    error = flat[index] - single(exam, i, name, {"entry": index}, 0.1 * comparison.allowed)[0]
-    explained = float(error * scale * directions.part({"key": key}, index, index + 1)[0])
+    error = flat[index] - single(exam, i, name, exam.move(name, entry=index), 0.1 * comparison.allowed)[0]
+    base_values = exam.session.arrays[name].reshape(-1)
+    explained = float(error * scale * directions.part(exam.move(name, "probe"), index, index + 1, base_values)[0])
     fits = abs(explained - discrepancy) <= min(4 * comparison.allowed + 1e-3 * abs(discrepancy), 0.3 * abs(discrepancy))
     return index if fits else None
 
@@ -94,23 +96,24 @@ def entry(exam: Examination, i: int, name: str, index: int, evidence: Evidence) 
     """(derivative, bound) of one entry, with care; its ladder goes into the notes."""
     comparison = evidence.comparison
     assert comparison is not None
-    return single(exam, i, name, {"entry": index}, 1e-3 * comparison.error, evidence.notes)
+    return single(exam, i, name, exam.move(name, entry=index), 1e-3 * comparison.error, evidence.notes)
 
 
 def single(
-    exam: Examination, i: int, name: str, move: dict[str, int], enough: float, notes: dict[str, Any] | None = None
+    exam: Examination, i: int, name: str, move: Move, enough: float, notes: dict[str, Any] | None = None
 ) -> tuple[float, float]:
-    """(derivative, bound) of objective i along one move, per unit of the input."""
+    """(derivative, bound) of objective i along one move, per unit of the input; by a single entry whichever way it moves."""
     scale = exam.scales[name]
+    sign = directions.unit(move, exam.session.arrays[name].reshape(-1)) if "entry" in move else 1.0
     if exam.complex:
-        value = float(exam.source.derivatives([[(name, 1.0, move)]])[0, i])
+        value = sign * float(exam.source.derivatives([[(name, 1.0, move)]])[0, i])
         return value, 256 * EPS * abs(value)
     wanted = np.full(len(exam.objectives), np.inf)
     wanted[i] = max(enough, 1e-300)
     estimate = exam.ladder(name, move, exam.step, wanted)
     if notes is not None:
         notes["entry_ladder"] = estimate
-    return float(estimate.value[i]) / scale, float(estimate.bound[i]) / scale
+    return sign * float(estimate.value[i]) / scale, float(estimate.bound[i]) / scale
 
 
 def entry_differences(
@@ -119,12 +122,17 @@ def entry_differences(
     """Derivatives by single entries: extrapolated if the error does not stand out otherwise."""
 
     def central(h: float) -> NDArray[np.float64]:
-        points = [[(name, sign * h, {"entry": int(k)})] for k in chosen for sign in (1.0, -1.0)]
+        moves = [exam.move(name, entry=int(k)) for k in chosen]
+        base, inward = exam.session.arrays[name].reshape(-1), bool(exam.domains[name].inside)
+        points = [[(name, t * h, move)] for move in moves for t in ((1.0, 0.5) if inward else (1.0, -1.0))]
         values = exam.source.values(points)[0][:, i]
+        if inward:  # as exact as central ones: of second order
+            signs = np.array([directions.unit(move, base) for move in moves])
+            return np.asarray(signs * (4 * values[1::2] - values[0::2] - 3 * exam.base[i]) / h)
         return np.asarray((values[0::2] - values[1::2]) / (2 * h))
 
     step = evidence.estimate.step if evidence.estimate else exam.step
-    h = max(step, 2.0**-12) * exam.scales[name]
+    h = min(max(step, 2.0**-12), exam.domains[name].largest) * exam.scales[name]
     whole = central(h)
     if not np.nanmax(np.abs(whole - analytic), initial=0.0) < 1e-2 * np.nanmax(np.abs(whole), initial=0.0):
         return whole

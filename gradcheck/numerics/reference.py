@@ -37,6 +37,12 @@ def noise_radius(eps: float) -> float:
     return NOISE_RADIUS * eps if eps < 1e-12 else 64 * eps
 
 
+def noise_offsets(eps: float, inward: bool = False, largest: float = LARGEST_STEP) -> Floats:
+    """Where the noise is read, float64[8]: around 0, or from 0 on if only one side may be looked at."""
+    radius = min(noise_radius(eps), largest / 2)
+    return np.asarray((NOISE_OFFSETS + 1 if inward else NOISE_OFFSETS) * radius)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Directional derivatives of all objectives along one probe.
@@ -61,13 +67,15 @@ class Estimate:
 def noise_level(offsets: Floats, values: Floats, base: Floats, eps: float) -> Floats:
     """Standard deviation of the rounding noise: the smallest residual of polynomial fits of degree 1 to 3.
 
-    offsets: float64[n]; values: float64[n, objectives]. Never below 0.3 eps |base|, which luck could undercut.
+    offsets: float64[n]; values: float64[n, objectives]. Never below 0.3 eps |base|, which luck could undercut;
+    exactly that where values are not finite.
     """
     scaled = offsets / np.max(np.abs(offsets))
+    values = np.where(np.isfinite(values).all(0), values, 0.0)
     residuals = []
     for degree in (1, 2, 3):
         powers = np.vander(scaled, degree + 1)
-        fitted = powers @ np.linalg.lstsq(powers, values, rcond=None)[0] if np.isfinite(values).all() else values
+        fitted = powers @ np.linalg.lstsq(powers, values, rcond=None)[0]
         residuals.append(np.sqrt(((values - fitted) ** 2).sum(0) / (len(offsets) - degree - 1)))
     floor = 0.3 * eps * np.abs(base)
     return np.asarray(np.maximum(np.min(residuals, axis=0), floor))
@@ -141,6 +149,14 @@ def extrapolate_inward(base: Floats, values: Floats, h: float, sigma: Floats) ->
         gap=np.zeros_like(result),
         method="one-sided differences",
     )
+
+
+Extrapolation = Callable[[Floats, Floats, float, Floats], Estimate]
+
+
+def stencil(inward: bool) -> tuple[tuple[float, ...], Extrapolation]:
+    """Where values are needed, in units of the step, and what makes an estimate of them."""
+    return (INWARD_LADDER, extrapolate_inward) if inward else (LADDER, extrapolate)
 
 
 def pilot_step(sigma: Floats, slope: Floats) -> float:
@@ -251,7 +267,7 @@ def ladder(
     allowance: what further steps may cost (None: TRIES steps). quintic: float64[objectives], truncation over h^4 along other
     directions, for want of a better guess where rounding hides it. inward: only offsets from 0 to `largest` are looked at.
     """
-    rungs, estimated = (INWARD_LADDER, extrapolate_inward) if inward else (LADDER, extrapolate)
+    rungs, estimated = stencil(inward)
     needed = enough if needed is None else needed
     tolerated = (2**WORTH - 1) * enough  # a bound that costs less than WORTH octaves of the detection limit
     best: Estimate | None = None
