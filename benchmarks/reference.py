@@ -2,9 +2,9 @@
 
     python benchmarks/reference.py [--probes 1000] [--models]
 
-One line per family: probes, the share whose true error lies inside the bound, the bound over the true error in the median (in
-units that a function's own rounding does not hide), the share refused (bound above 1 % of the derivative along the probe),
-and values per probe, pilot and noise included. Every function goes through the whole examination of the core: noise, pilot,
+One line per family: probes, the share whose true error lies inside the bound, the bound over the true error in the median, the
+share refused (a bound above 1 % of the norm of gradient times direction, or values that are noise), and values per probe,
+pilot and noise included (two parameters share them). Every function goes through the whole examination of the core: noise, pilot,
 steps, retries within the budget. `--models` needs the environment of the NumPy backend (built on first use).
 """
 
@@ -85,12 +85,12 @@ class Tally:
         share = 100 * self.inside / judged if judged else float("nan")
         ratio = float(np.median(self.ratios)) if self.ratios else float("nan")
         return (
-            f"{name:34} {self.probes:6} {share:8.3f} {ratio:10.1f} "
+            f"{name:40} {self.probes:6} {share:8.3f} {ratio:10.1f} "
             f"{100 * self.refused / max(self.probes, 1):8.2f} {self.values / max(self.probes, 1):7.1f}"
         )
 
 
-HEADER = f"{'family':34} {'probes':>6} {'inside %':>8} {'bound/err':>10} {'refused %':>8} {'values':>7}"
+HEADER = f"{'family':40} {'probes':>6} {'inside %':>8} {'bound/err':>10} {'refused %':>8} {'values':>7}"
 
 
 def weigh(tally: Tally, exam: Examination) -> None:
@@ -241,9 +241,10 @@ def models(seeds: int) -> Iterator[tuple[str, Tally]]:
     from gradcheck.catalog import load_backends
     from gradcheck.crew import Crew
     from gradcheck.data import arrays as seeded
+    from gradcheck.workers import Limits
 
     catalog = load_backends()
-    with Crew(catalog, given={}, offline=False, limits=None, jobs=1, progress=print) as crew:  # type: ignore[arg-type]
+    with Crew(catalog, given={}, offline=False, limits=Limits(), jobs=1, progress=lambda text: None) as crew:
         for path in collect([Path(str(files("gradcheck._cases")))]):
             case, tally = load(path), Tally()
             if case.dtype != "float64":
@@ -252,8 +253,7 @@ def models(seeds: int) -> Iterator[tuple[str, Tally]]:
                 one = replace(case, seed=seed, options={})
 
                 def job(one: Case = one, tally: Tally = tally) -> None:
-                    held = crew.session(one, "unroll", seeded(one))
-                    with held as live:
+                    with crew.session(one, "unroll", seeded(one)) as live:
                         compare_model(one, live, tally)
 
                 crew.submit(one, "unroll", job).result()
