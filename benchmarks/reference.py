@@ -1,16 +1,18 @@
 """How good the reference is: on functions whose derivative is known, and on the shipped models against their complex step.
 
-    python benchmarks/reference.py [--probes 1000] [--models]
+    python benchmarks/reference.py [--probes 1000] [--kinks 20000] [--models]
 
 One line per family: probes, the share whose true error lies inside the bound, the bound over the true error in the median, the
 share refused (a bound above 1 % of the norm of gradient times direction, or values that are noise), and values per probe,
 pilot and noise included (two parameters share them). Every function goes through the whole examination of the core: noise, pilot,
-steps, retries within the budget. `--models` needs the environment of the NumPy backend (built on first use).
+steps, retries within the budget. `--kinks` counts the
+verdicts on correct models at or near a kink; `--models` needs the environment of the NumPy backend (built on first use).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,6 +232,56 @@ def measured(family: Family, probes: int, key: int, bounded: bool = False) -> Ta
 IN_FLOAT32 = (HARD["waves, values in float32"],)
 
 
+# --- kinks ------------------------------------------------------------------------------------------------------------------
+
+
+def kinked(generator: np.random.Generator) -> Any:
+    """A small model with one unit at a kink or near it, 1e-13 to 0.3 away; its gradient takes one side, or the middle."""
+    x = generator.normal(size=int(generator.integers(1, 12)))
+    w = generator.normal(size=(int(generator.integers(1, 6)), x.size))
+    b = generator.normal(size=len(w)) - w @ x
+    b[0] = -(w @ x)[0] + generator.choice([-1, 0, 1], p=[0.45, 0.1, 0.45]) * 10.0 ** generator.uniform(-13, -0.5)
+    c, smooth = generator.normal(size=len(w)), generator.normal(size=x.size)
+    at_zero = generator.choice([0.0, 0.5, 1.0])
+
+    def side(z: Array) -> Array:
+        return np.heaviside(z, at_zero)
+
+    kinds: list[tuple[Callable[[Array], Array], Callable[[Array], Array]]] = [
+        (lambda z: np.maximum(z, 0), side),
+        (np.abs, lambda z: 2 * side(z) - 1),
+        (lambda z: np.maximum(z, 0.1 * z), lambda z: 0.1 + 0.9 * side(z)),
+        (
+            lambda z: np.minimum(z, 0) ** 2 - np.abs(np.tanh(z)),
+            lambda z: 2 * np.minimum(z, 0) - (2 * side(z) - 1) / np.cosh(z) ** 2,
+        ),
+        (lambda z: np.clip(z, 0, 0.5), lambda z: side(z) * (z < 0.5)),
+    ]
+    bent, slope = kinds[int(generator.integers(len(kinds)))]
+    return (
+        x,
+        lambda y: float(c @ bent(w @ y + b) + np.sin(smooth @ y)),
+        lambda y: w.T @ (c * slope(w @ y + b)) + smooth * np.cos(smooth @ y),
+    )
+
+
+def at_kinks(trials: int, key: int) -> Counter[str]:
+    """The verdicts, with their codes, on the correct gradients of so many kinked models."""
+    counts: Counter[str] = Counter()
+    generator = np.random.Generator(np.random.Philox(key))
+    for seed in range(trials):
+        x, value, gradient = kinked(generator)
+        made: Any = session(
+            {"x": x},
+            lambda a, value=value: value(a["x"]),  # type: ignore[misc]
+            lambda a, gradient=gradient: {"x": gradient(a["x"])},  # type: ignore[misc]
+            seed,
+        )
+        check = Examination("unroll", made, None, None, 0.0).run().checks[0].check
+        counts[" ".join([check.verdict, *check.codes])] += 1
+    return counts
+
+
 # --- the shipped models ---------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +343,7 @@ def compare_model(case: Case, live: Any, tally: Tally) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--probes", type=int, default=1000, help="per family")
+    parser.add_argument("--kinks", type=int, default=0, help="correct models at or near a kink: how often called what")
     parser.add_argument("--models", action="store_true", help="the shipped models too, on NumPy")
     chosen = parser.parse_args()
     print(HEADER)
@@ -298,6 +351,8 @@ def main() -> None:
         print(measured(family, chosen.probes, key).line(name), flush=True)
     for key, (name, family) in enumerate(SMOOTH.items()):
         print(measured(family, chosen.probes, 100 + key, bounded=True).line(f"{name}, on a bound"), flush=True)
+    if chosen.kinks:
+        print(f"{chosen.kinks} correct models at a kink:", dict(at_kinks(chosen.kinks, 77).most_common()), flush=True)
     if chosen.models:
         for name, tally in models(3):
             print(tally.line(name), flush=True)

@@ -437,6 +437,12 @@ class Examination:
             reason = f"the objective is not finite at any step tried, down to {smallest:.0e} of the input's size: "
             return "GC404", reason + "`bounds: [low, high]` on the input keeps steps inside a domain"
         if estimate.truncation[i] <= estimate.rounding[i]:
+            analytic = self.along(i, name, self.move(name, "probe"))[0]
+            if max(abs(analytic), abs(float(estimate.value[i]))) <= estimate.bound[i]:
+                text = (
+                    f"rounding: gradient and differences are both 0 to within {estimate.bound[i]:.1e} along the probe; "
+                )
+                return "GC403", text + "one that vanishes cannot be told from one that rounding hides"
             return "GC403", f"rounding: the objective's own noise is {self.sigma[i]:.1e}, too much for any step"
         if self.kinked(i, name, estimate):
             return "GC402", "a kink: forward and backward differences do not meet, however small the step"

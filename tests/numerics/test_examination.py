@@ -136,6 +136,29 @@ def test_objective_that_is_nan_beside_the_base_point_is_inconclusive_and_says_so
     assert exam.session.evaluations <= 1.3 * (4 * 2 + 16)
 
 
+def test_a_vanishing_gradient_passes_beside_another_and_is_inconclusive_alone(bench):
+    """The sum of a softmax is constant. Alone, nothing tells a derivative that vanishes from one that rounding hides."""
+    x, w = numbers(1, 3, 4), numbers(2, 4, 5)
+
+    def probabilities(a):
+        z = np.exp(x @ a["w"])
+        return z / z.sum(-1, keepdims=True)
+
+    def value(a):
+        return float(probabilities(a).sum() + np.sin(a.get("b", np.zeros(1))).sum())
+
+    def slopes(a):
+        p = probabilities(a)
+        return {"w": x.T @ (p * (1 - p.sum(-1, keepdims=True))), **({"b": np.cos(a["b"])} if "b" in a else {})}
+
+    checks, _ = examined(bench, {"w": w}, value, slopes)
+    assert checks["w"].check.verdict == "inconclusive"
+    assert checks["w"].check.codes == ("GC403",)
+    assert "vanishes" in checks["w"].check.reason
+    checks, _ = examined(bench, {"w": w, "b": numbers(3, 4)}, value, slopes)
+    assert {e.check.verdict for e in checks.values()} == {"pass"}
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_a_single_entry_is_judged_and_named(bench, shape):
     x = np.full(shape, 0.7)

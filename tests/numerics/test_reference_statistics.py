@@ -36,3 +36,11 @@ def test_no_family_costs_more_than_the_budget(tallies):
     """Two parameters, one objective: 4 each and 16, and no more than 30 % above."""
     for name, tally in tallies.items():
         assert tally.values <= 1.05 * (4 + 16 / 2) * tally.probes, name
+
+
+def test_correct_code_at_a_kink_is_never_called_wrong(bench):
+    """A sample of the 20 000 of `benchmarks/reference.py --kinks`; what can be judged is judged, and a kink is named."""
+    counts = bench.at_kinks(600, 4)
+    assert set(counts) == {"pass", "inconclusive GC402", "inconclusive GC404"}
+    assert counts["pass"] > 150
+    assert counts["inconclusive GC402"] > 3 * counts["inconclusive GC404"]
