@@ -115,8 +115,7 @@ class Examination:
 
     def move(self, name: str, salt: str = "", **kind: int) -> Move:
         """A move of one input: the direction named `salt`, or of another kind (see session.Move). Kept inside its bounds."""
-        inside = self.domains[name].inside
-        return {**({"key": self.key(salt, name)} if salt else {}), **kind, **({"inside": inside} if inside else {})}
+        return self.domains[name].keep({**({"key": self.key(salt, name)} if salt else {}), **kind})
 
     def dot(self, array: NDArray[Any], name: str, move: Move) -> tuple[float, float, float]:
         """(array . direction, norm of their product, sum of its magnitudes) for one input, in units of its steps."""
@@ -506,6 +505,10 @@ class Domain:
     largest: float = reference.LARGEST_STEP
     far: float = 1.0
     inside: list[float] | None = None
+
+    def keep(self, move: Move) -> Move:
+        """The move, kept inside."""
+        return {**move, "inside": self.inside} if self.inside else move
 
 
 def domain(array: NDArray[Any], bounds: tuple[float, float] | None, scale: float) -> Domain:
