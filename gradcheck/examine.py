@@ -88,6 +88,9 @@ class Examination:
             self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
         self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
         self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
+        # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
+        least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
+        self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
         return bool(self.finite.any())
 
     def pilot(self) -> None:
@@ -173,7 +176,7 @@ class Examination:
         if self.complex:
             value = self.source.derivatives([[(name, self.scales[name], move)]])[0]
             sizes = np.array([self.along(i, name, move)[2] for i in range(len(self.objectives))])
-            bound = 256 * EPS["float64"] * np.maximum(sizes, np.abs(value)) + np.finfo(float).tiny
+            bound = 256 * self.amplified * EPS["float64"] * np.maximum(sizes, np.abs(value)) + np.finfo(float).tiny
             moved = value != 0
             zero = np.zeros_like(value)
             return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")

@@ -158,16 +158,16 @@ def rounding_spread(
 class Differences:
     """Differences of a timed case along weights of its steps: complex step where that held for the judged probe.
 
-    step: the one to begin with. limits: of every step's move. The noise of the objective is measured along all steps at once.
+    step: the one to begin with. limits: of every step's move (None: none). The noise is measured along all steps at once.
     """
 
-    def __init__(self, session: Session, step: float, exact: bool, limits: Domain) -> None:
-        self.session, self.step, self.limits = session, step, limits
+    def __init__(self, session: Session, step: float, exact: bool, limits: Domain | None = None) -> None:
+        self.session, self.step, self.limits = session, step, limits or Domain()
         self.exact = exact and session.has_complex_step
         self.costs: list[int] = []  # forward values so far, after each difference
         if not self.exact:
             eps = EPS["float64"]
-            offsets = reference.noise_offsets(eps, bool(limits.inside), limits.largest)
+            offsets = reference.noise_offsets(eps, bool(self.limits.inside), self.limits.largest)
             everywhere = np.ones(session.case.steps)
             values, _ = session.values([(), *(moves(everywhere, t) for t in offsets)])
             self.base = values[0]
