@@ -49,9 +49,9 @@ class InProcess:
             rows = np.array([[float(self.value(self.moved(point)))] for point in points])
         return rows, np.abs(rows)
 
-    def gradients(self, point: Point = ()) -> dict[tuple[str, str], Gradient]:
+    def gradients(self, point: Point = (), cotangent: float = 1.0) -> dict[tuple[str, str], Gradient]:
         found = self.derive(self.moved(point))
-        return {("f", name): Gradient("ok", np.asarray(array)) for name, array in found.items()}
+        return {("f", name): Gradient("ok", np.asarray(cotangent * array)) for name, array in found.items()}
 
 
 def session(
