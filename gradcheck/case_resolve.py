@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import keyword
 import math
+import struct
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from gradcheck.case_schema import (
     Entry,
     ExpectEntry,
     FilledEntry,
+    MovedEntry,
     NoiseEntry,
     ObjectiveEntry,
     keys_at,
@@ -61,7 +63,7 @@ class Resolver:
                 known = did_you_mean(group, frameworks)
                 source.report(("options", group), f"unknown framework {group!r}{known}", at_key=True)
         step_file, function = self._step()
-        return Case(
+        case = Case(
             name=file.name,
             path=shown(source.path),
             step_file=step_file,
@@ -78,6 +80,19 @@ class Resolver:
             expect=expect,
             dims=file.dims,
         )
+        self._check_bounds(case)
+        return case
+
+    def _check_bounds(self, case: Case) -> None:
+        """The values of the inputs that have bounds, once all else is sound."""
+        bounded = [] if self.source.problems else [i for i in case.inputs if i.bounds]
+        if not bounded:
+            return
+        from gradcheck import data  # only such cases pay for it
+
+        for target in bounded:
+            if problem := data.outside(target, data.filled(case, target)):
+                self.source.report((self.names[target.name], target.name, "bounds"), problem)
 
     def _section(self, name: str) -> dict[str, Any]:
         """A top-level mapping as written, broken entries included, so that a name is not unknown because of them."""
@@ -124,7 +139,8 @@ class Resolver:
             init = entry.init
             if init.file:
                 init = replace(init, file=(self.source.path.parent / init.file).absolute())
-        result = Input(name, ROLES[section], shape or (), dtype, init, placement, self.source.line(loc))
+        bounds = self._bounds(loc, entry.bounds, dtype) if isinstance(entry, MovedEntry) and entry.bounds else None
+        result = Input(name, ROLES[section], shape or (), dtype, init, placement, self.source.line(loc), bounds)
         over_time = ROLES[section] is Role.SEQUENCE or placement is Placement.SEQUENCE
         if shape is not None and not (over_time and "steps" in self.broken):
             whole = (self.file.steps, *shape) if over_time else shape
@@ -133,6 +149,17 @@ class Resolver:
             elif problem := _misfit(result, whole):
                 self.source.report((*loc, "init"), problem)
         return result
+
+    def _bounds(self, loc: Loc, bounds: tuple[float, float], dtype: str) -> tuple[float, float] | None:
+        """The bounds as numbers of the input's dtype: what is rounded to it stays inside."""
+        if not dtype.startswith("float"):
+            self.source.report((*loc, "bounds"), f"'bounds' are for inputs that can be moved, {loc[-1]!r} is {dtype}")
+            return None
+        low, high = (limit if dtype == "float64" else _as_float32(limit) for limit in bounds)
+        if not low < high:
+            self.source.report((*loc, "bounds"), f"'bounds' leaves no room in {dtype}: both are {low:.9g}")
+            return None
+        return low, high
 
     def _shape(self, loc: Loc, entry: Entry) -> tuple[int, ...] | None:
         """Dimensions as numbers; None if one is not known."""
@@ -215,6 +242,14 @@ class Resolver:
             self.source.report(("step",), message)
         self.source.problems += places
         return file, function
+
+
+def _as_float32(number: float) -> float:
+    """The nearest float32, which may be infinite."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 def _misfit(target: Input, shape: tuple[int, ...]) -> str | None:

@@ -64,6 +64,17 @@ def _limits(value: Any, kind: str) -> tuple[Any, Any]:
     return low, high
 
 
+def _bounds(value: Any) -> tuple[float, float]:
+    """[low, high] as numbers, infinite where null. Raises ValueError."""
+    if not (isinstance(value, list) and len(value) == 2 and all(v is None or _real(v) is not None for v in value)):
+        raise ValueError("'bounds' takes two numbers or null: [0.0, null]")
+    low = -math.inf if value[0] is None else float(value[0])
+    high = math.inf if value[1] is None else float(value[1])
+    if not low < high:
+        raise ValueError(f"'bounds' takes [low, high] with low < high, not {value}")
+    return low, high
+
+
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of a number or nested lists of numbers. Raises ValueError if it is ragged or holds anything else."""
     if not isinstance(value, list):
@@ -177,6 +188,11 @@ Dim = Annotated[
     int | str, PlainValidator(_dim), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}]})
 ]
 AnInit = Annotated[Init, PlainValidator(_init), WithJsonSchema(INIT_SCHEMA)]
+Bounds = Annotated[
+    tuple[float, float],
+    PlainValidator(_bounds),
+    WithJsonSchema({"type": "array", "items": {"type": ["number", "null"]}, "minItems": 2, "maxItems": 2}),
+]
 At = Annotated[
     str | int,
     PlainValidator(_at),
@@ -207,6 +223,16 @@ class FilledEntry(Entry):
 
     init: AnInit = Field(description="how it is filled; a sequence's `value` and `file` include the time axis")
     dtype: INPUT_DTYPE | None = Field(None, description="default: the case's dtype")
+
+
+class MovedEntry(FilledEntry):
+    """An input that is moved to take differences."""
+
+    bounds: Bounds | None = Field(
+        None,
+        description="[low, high], either may be null: the values lie inside, and no step of a difference leaves it "
+        "(one-sided differences where entries lie on or near a bound)",
+    )
 
 
 class NoiseEntry(Entry):
@@ -256,10 +282,10 @@ class CaseFile(Closed):
     seed: int = Field(0, ge=0, description="all random inputs follow from it")
     dtype: DTYPE = Field("float64", description="of every input that names none")
     dims: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="names for dimensions")
-    sequences: dict[str, FilledEntry] = Field({}, description="inputs with one value per step")
-    carry: dict[str, FilledEntry] = Field({}, description="what a step hands to the next; `init` is the initial value")
+    sequences: dict[str, MovedEntry] = Field({}, description="inputs with one value per step")
+    carry: dict[str, MovedEntry] = Field({}, description="what a step hands to the next; `init` is the initial value")
     noise: dict[str, NoiseEntry] = Field({}, description="random draws")
-    parameters: dict[str, FilledEntry] = Field({}, description="what is differentiated, the same at every step")
+    parameters: dict[str, MovedEntry] = Field({}, description="what is differentiated, the same at every step")
     constants: dict[str, FilledEntry] = Field({}, description="inputs that are neither differentiated nor per step")
     objectives: dict[str, ObjectiveEntry] = Field(description="the scalars whose gradients are checked", min_length=1)
     backends: list[Text] | None = Field(None, min_length=1, description="default: the configured backends")

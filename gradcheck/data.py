@@ -44,9 +44,13 @@ ATANH_TERMS = 12  # |s| <= 0.1716, so the first term left out is below 2e-20
 def arrays(case: Case) -> dict[str, np.ndarray]:
     """Every input of the case by name; sequences and sequence noise have time in front, in-step noise is absent.
 
-    Each has its own bits, derived from (seed, role, name): adding an input changes no other.
+    Each has its own bits, derived from (seed, role, name): adding an input changes no other. Raises ValueError if values
+    lie outside their input's bounds.
     """
-    return {i.name: _filled(case, i) for i in case.inputs if i.placement is not Placement.IN_STEP}
+    made = {i.name: filled(case, i) for i in case.inputs if i.placement is not Placement.IN_STEP}
+    if problems := [p for i in case.inputs if i.name in made and (p := outside(i, made[i.name]))]:
+        raise ValueError("; ".join(problems))  # another seed than the file's
+    return made
 
 
 def derived_key(*parts: object) -> int:
@@ -116,7 +120,21 @@ def _polynomial(coefficients: Any, x: Float64s) -> Float64s:
     return result
 
 
-def _filled(case: Case, target: Input) -> np.ndarray:
+def outside(target: Input, array: np.ndarray) -> str | None:
+    """Why an input's values do not lie inside its bounds; None if they do, or if there are none."""
+    if target.bounds is None:
+        return None
+    low, high = target.bounds
+    wrong = ~((array >= low) & (array <= high))
+    if not wrong.any():
+        return None
+    index = np.unravel_index(int(np.argmax(wrong)), array.shape)
+    place = f"{target.name}{[int(k) for k in index] if index else ''}"
+    limits = ", ".join("null" if math.isinf(limit) else f"{limit:g}" for limit in target.bounds)
+    return f"{place} is {float(array[index]):.6g}, outside its bounds [{limits}]"
+
+
+def filled(case: Case, target: Input) -> np.ndarray:
     """One input's array, C-contiguous, in its dtype."""
     over_time = target.role is Role.SEQUENCE or target.placement is Placement.SEQUENCE
     shape = (case.steps, *target.shape) if over_time else target.shape

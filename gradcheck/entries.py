@@ -67,13 +67,14 @@ class Probed:
 
     def __init__(self, search: Search, salt: str, estimate: Estimate, comparison: Comparison) -> None:
         self.search, self.estimate = search, estimate
-        self.key = search.exam.key(salt, search.name)
+        self.direction = search.exam.move(search.name, salt)
+        self.values = search.values
         self.groups = search.exam.key("groups", search.name)
         self.shape = search.shape
-        self.plain = search.plain({"key": self.key}, comparison)
+        self.plain = search.plain(self.direction, comparison)
 
     def read(self, move: dict[str, Any]) -> Reading:
-        return self.search.measured({"key": self.key, **move}, self.estimate.step, self.plain.bound)[0]
+        return self.search.measured({**self.direction, **move}, self.estimate.step, self.plain.bound)[0]
 
     def entry(self, index: int) -> Reading:
         return self.search.look(index).error
@@ -95,6 +96,7 @@ class Search:
         self.exam, self.i, self.name, self.evidence = exam, i, name, evidence
         self.shape: tuple[int, ...] = tuple(exam.session.arrays[name].shape)
         self.size = prod(self.shape)
+        self.values = exam.session.arrays[name].reshape(-1)
         array = evidence.gradient.array
         self.flat = np.zeros(self.size) if array is None else np.asarray(array).reshape(-1)
         self.looks: dict[int, Look] = {}
@@ -109,22 +111,22 @@ class Search:
     ) -> tuple[Reading, float, float, Estimate | None]:
         """(discrepancy, reference, its bound, estimate) along a move times the input's scale."""
         exam, scale = self.exam, self.exam.scales[self.name]
-        total, norm, size = (scale * part for part in directions.dot(self.flat, move))
+        total, norm, size = exam.dot(self.flat, self.name, move)
         estimate = None
         if exam.complex:
             value = float(exam.source.derivatives([[(self.name, scale, move)]])[0, self.i])
-            bound = 256 * EPS * max(size, abs(value)) + np.finfo(float).tiny
+            bound = float(exam.complex_bound(size, value)[self.i])
         else:
             wanted = np.full(len(exam.objectives), np.inf)
             wanted[self.i] = max(2 * enough, 1e-300)
             estimate = exam.ladder(self.name, move, step, wanted)
             value, bound = float(estimate.value[self.i]), float(estimate.bound[self.i])
-        granted = exam.tolerance(self.i, self.name, move, total, norm)
+        granted = exam.tolerance(self.i, self.name, move, norm)
         return self.reading(total - value, bound, granted, size), value, bound, estimate
 
     def plain(self, move: dict[str, Any], comparison: Comparison) -> Reading:
         """The discrepancy of a probe that has been judged."""
-        size = directions.dot(self.flat, move)[2] * self.exam.scales[self.name]
+        size = self.exam.dot(self.flat, self.name, move)[2]
         granted = comparison.allowed - comparison.bound
         return self.reading(comparison.analytic - comparison.reference, comparison.bound, granted, size)
 
@@ -138,9 +140,12 @@ class Search:
         if index not in self.looks or enough is not None:
             step = min(LARGEST_STEP, 8 * self.probe.estimate.step)
             wanted = self.probe.plain.bound if enough is None else enough / 2
-            error, value, bound, estimate = self.measured({"entry": index}, step, wanted)
+            move = self.exam.move(self.name, entry=index)
+            error, value, bound, estimate = self.measured(move, step, wanted)
             scale = self.exam.scales[self.name]
-            self.looks[index] = Look(float(self.flat[index]), value / scale, bound / scale, error, estimate)
+            sign = directions.unit(move, self.values)  # which way it had to be moved to stay inside its bounds
+            reference = sign * value / scale
+            self.looks[index] = Look(float(self.flat[index]), reference, bound / scale, error * sign, estimate)
         return self.looks[index]
 
     def wrong(self, indices: Iterable[int] | None = None) -> list[int]:
@@ -257,10 +262,10 @@ class Search:
 
     def factor(self, box: Box, inside: Reading) -> float | None:
         """By what the entries of a box are multiplied: from one probe, and borne out by the other. None if they are not."""
-        scale, move = self.exam.scales[self.name], box_move(self.shape, box)
+        move = box_move(self.shape, box)
         sides = []
         for probe, reading in ((self.probe, self.probe.plain), (self.other, inside)):
-            total, norm, _ = (scale * p for p in directions.dot(self.flat, {"key": probe.key, **move}))
+            total, norm, _ = self.exam.dot(self.flat, self.name, {**probe.direction, **move})
             sides.append((total, norm, total - reading.value, reading.bound))
         (total, _, right, bound), (other, norm, wanted, granted) = sides
         if not total or abs(right) <= 100 * bound or abs(total - right) <= 10 * bound:

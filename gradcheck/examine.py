@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from gradcheck.errors import BackendError
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Case, Check, Gradient, Verdict
 from gradcheck.numerics import reference
-from gradcheck.numerics.compare import Comparison, compare
+from gradcheck.numerics.compare import NEEDED_POWER, Comparison, compare
 from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
-from gradcheck.numerics.reference import Estimate
+from gradcheck.numerics.reference import Allowance, Estimate
 from gradcheck.session import Arrays, Move, Point, Session
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
@@ -27,6 +27,8 @@ TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it me
 # magnitude, and a size above 1 those that clip what is larger than the objective's own cotangent.
 COTANGENT = -8.0
 Gradients = dict[tuple[str, str], Gradient]
+USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
+RETRIES = 0.3  # of the values that a case without retries may cost
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 
@@ -44,13 +46,17 @@ class Examination:
         self.names = [i.name for i in self.case.inputs if i.name in self.wanted and is_float(session.arrays[i.name])]
         self.scales = tensor_scales(session.arrays, self.names)
         self.eps = EPS[self.source.case.dtype]
+        self.domains = {n: domain(session.arrays[n], self.case.input(n).bounds, self.scales[n]) for n in self.names}
+        self.ceiling = np.inf  # the step that an earlier input needed where the joint direction's was too large
+        self._products: dict[tuple[Any, ...], list[list[tuple[float, float, float]]]] = {}
 
     def run(self) -> BackendEvidence:
         """Survey, differentiate, probe, judge, confirm, localise."""
         if not self.survey():
             return self.finish([self.verdict(o, p, Verdict.NONFINITE, ("GC303",)) for o, p in self.pairs()])
         self.take_gradients()
-        self.estimates = {name: self.probe(name, self.step) for name in self.names}
+        self.pilot()
+        self.estimates = {name: self.probe(name, self.step, allowance=self.allowance) for name in self.names}
         return self.finish([self.judge(o, p) for o, p in self.pairs()])
 
     def pairs(self) -> list[tuple[int, str]]:
@@ -65,15 +71,11 @@ class Examination:
     # -- what all probes share -------------------------------------------------------------------------------------
 
     def survey(self) -> bool:
-        """Base values (twice: do they repeat?), their noise, and the step to begin with. False if none is finite."""
-        joint = [(name, self.scales[name], {"key": self.key("joint", name)}) for name in self.names]
-
-        def along(t: float) -> Point:
-            return [(name, t * coefficient, move) for name, coefficient, move in joint]
-
-        offsets = reference.NOISE_OFFSETS * reference.noise_radius(self.eps)
-        pilot = [reference.PILOT_STEP * rung for rung in reference.LADDER]
-        values, magnitudes = self.source.values([(), (), *map(along, offsets), *map(along, pilot)])
+        """Base values (twice: do they repeat?) and their noise. False if none is finite."""
+        self.inward = any(found.inside for found in self.domains.values())
+        self.largest_step = min((found.largest for found in self.domains.values()), default=reference.LARGEST_STEP)
+        offsets = reference.noise_offsets(self.eps, self.inward, self.largest_step)
+        values, magnitudes = self.source.values([(), (), *map(self.joint, offsets)])
         if self.twin:
             own, own_magnitudes = self.session.values([(), ()])
             self.values, self.magnitudes, self.again = own[0], own_magnitudes[0], own[1]
@@ -84,25 +86,56 @@ class Examination:
         own_eps = EPS[self.case.dtype]
         with np.errstate(invalid="ignore"):
             self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
-        if not self.finite.any():
-            return False
-        count = len(offsets)
-        self.sigma = reference.noise_level(offsets, values[2 : 2 + count], self.base, self.eps)
-        self.pilot = reference.extrapolate(self.base, values[2 + count :], reference.PILOT_STEP, self.sigma)
-        rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
-        steepest = np.abs(values[2 + count :] - self.base).max(0) / reference.PILOT_STEP
-        self.noisy = self.sigma > rounding + 0.3 * reference.noise_radius(self.eps) * steepest  # a kink is not noise
-        self.step = reference.balanced_step(self.pilot, self.finite)
-        self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(along(1.0))
-        return True
+        self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
+        self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
+        # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
+        least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
+        self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
+        return bool(self.finite.any())
+
+    def pilot(self) -> None:
+        """The step to begin with, and whether complex step can be had: from values along one direction of all inputs."""
+        step = reference.pilot_step(self.sigma, np.array([self.slope(i) for i in range(len(self.objectives))]))
+        step = min(step, self.largest_step)
+        rungs, estimated = reference.stencil(self.inward)
+        values, _ = self.source.values([self.joint(step * rung) for rung in rungs])
+        self.joint_estimate = estimated(self.base, values, step, self.sigma)
+        with np.errstate(invalid="ignore"):
+            steepest = np.abs(values - self.base).max(0) / step
+        self.noisy = (
+            self.sigma > self.rounding + 0.3 * reference.noise_radius(self.eps) * steepest
+        )  # a kink is not noise
+        self.step = reference.balanced_step(self.joint_estimate, self.finite)
+        # one input bends the objective less than all at once; where the guess is wrong, the better estimate is kept
+        self.quintic = self.joint_estimate.truncation / step**4 / max(len(self.names), 1) ** 1.5
+        plain = 4 * len(self.names) + 16 * len(self.objectives)
+        self.allowance = Allowance(int((1 + RETRIES) * plain) - 4 * len(self.names) - self.source.evaluations)
+        self.complex = self.source.has_complex_step and self.names != [] and self.complex_step_holds(self.joint(1.0))
+
+    def joint(self, t: float) -> Point:
+        """All inputs moved at once, each along a random direction of its own."""
+        return [(name, t * self.scales[name], self.move(name, "joint")) for name in self.names]
+
+    def move(self, name: str, salt: str = "", **kind: int) -> Move:
+        """A move of one input: the direction named `salt`, or of another kind (see session.Move). Kept inside its bounds."""
+        return self.domains[name].keep({**({"key": self.key(salt, name)} if salt else {}), **kind})
+
+    def dot(self, array: NDArray[Any], name: str, move: Move) -> tuple[float, float, float]:
+        """(array . direction, norm of their product, sum of its magnitudes) for one input, in units of its steps."""
+        scale = self.scales[name]
+        total, norm, size = directions.dot(array, move, self.session.arrays[name].reshape(-1))
+        return total * scale, norm * scale, size * scale
+
+    def slope(self, i: int) -> float:
+        """The size of objective i's derivative along a direction of all inputs, as the gradients have it; NaN if unknown."""
+        return float(np.sqrt(sum(self.along(i, n, self.move(n, "probe"))[1] ** 2 for n in self.names)))
 
     def complex_step_holds(self, along: Point) -> bool:
         """Hold complex step against one difference: it is silently wrong where the forward is not analytic."""
         self.joint_complex = self.source.derivatives([along])[0]
-        error = np.abs(self.joint_complex - self.pilot.value)
-        return bool(
-            (error[self.finite] <= self.pilot.bound[self.finite] + 1e-12 * np.abs(self.pilot.value[self.finite])).all()
-        )
+        held = self.joint_estimate
+        error = np.abs(self.joint_complex - held.value)
+        return bool((error <= held.bound + 1e-12 * np.abs(held.value))[self.finite].all())
 
     def take_gradients(self) -> None:
         """The analytic gradients, twice, from different cotangents; and for float32 how far rounding alone moves them."""
@@ -111,7 +144,7 @@ class Examination:
         self.jitter: list[dict[tuple[str, str], Gradient]] = []
         if self.case.dtype == "float32":
             for i in range(3):  # one unit in the last place, in random directions
-                nudge = [(n, 2 * EPS["float32"] * self.scales[n], {"key": self.key("nudge", n, i)}) for n in self.names]
+                nudge = [(n, 2 * EPS["float32"] * self.scales[n], self.move(n, f"nudge {i}")) for n in self.names]
                 self.jitter.append(self.session.gradients(nudge))
 
     def compare_cotangents(self) -> tuple[set[tuple[str, str]], dict[tuple[str, str], NDArray[Any]]]:
@@ -137,44 +170,98 @@ class Examination:
 
     # -- one probe -------------------------------------------------------------------------------------------------
 
-    def probe(self, name: str, step: float, salt: str = "probe") -> Estimate:
+    def probe(self, name: str, step: float, salt: str = "probe", allowance: Allowance | None = None) -> Estimate:
         """Directional derivatives along a random direction of one input, steps adapted until the bound suffices."""
-        move = {"key": self.key(salt, name)}
+        move = self.move(name, salt)
         if self.complex:
             value = self.source.derivatives([[(name, self.scales[name], move)]])[0]
             sizes = np.array([self.along(i, name, move)[2] for i in range(len(self.objectives))])
-            bound = 256 * EPS["float64"] * np.maximum(sizes, np.abs(value)) + np.finfo(float).tiny
+            bound = self.complex_bound(sizes, value)
             moved = value != 0
             zero = np.zeros_like(value)
             return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")
-        return self.ladder(name, move, step, self.enough(name, move))
+        enough, needed = self.enough(name, move)
+        if salt == "probe":
+            step = self.first_step(name, enough)
+        found = self.ladder(name, move, step, enough, needed, allowance)
+        tried = [h for h, _ in found.ladder[::2]]
+        if tried[-1] < tried[0]:
+            self.ceiling = min(self.ceiling, tried[-1])
+        return found
+
+    def complex_bound(self, size: Any, value: Any) -> Any:
+        """What complex-step derivatives may be off, per objective. size: the sum of the magnitudes of the gradient's terms."""
+        return 256 * self.amplified * EPS["float64"] * np.maximum(size, np.abs(value)) + np.finfo(float).tiny
+
+    def first_step(self, name: str, enough: NDArray[np.float64]) -> float:
+        """The step to begin with, from the joint direction, and below those that were too large for earlier inputs."""
+        wanted = self.finite & np.isfinite(enough)
+        largest = self.domains[name].largest
+        chosen = reference.balanced_step(self.joint_estimate, wanted, enough, largest, reference.CAUTION)
+        return min(chosen, self.ceiling)
 
     def ladder(
-        self, name: str, move: Move, step: float, enough: NDArray[np.float64], scale: float | None = None
+        self,
+        name: str,
+        move: Move,
+        step: float,
+        enough: NDArray[np.float64],
+        needed: NDArray[np.float64] | None = None,
+        allowance: Allowance | None = None,
     ) -> Estimate:
-        """Central differences at several steps along one direction; per objective the smallest bound is kept."""
-        scale = self.scales[name] if scale is None else scale
+        """Differences at several steps along one direction; per objective the smallest bound is kept."""
 
         def values_at(offsets: Sequence[float]) -> NDArray[np.float64]:
-            return self.source.values([[(name, scale * offset, move)] for offset in offsets])[0]
+            return self.source.values([[(name, self.scales[name] * offset, move)] for offset in offsets])[0]
 
-        return reference.ladder(values_at, self.base, self.sigma, step, enough, self.finite)
+        return reference.ladder(
+            values_at,
+            self.base,
+            self.sigma,
+            step,
+            enough,
+            self.finite,
+            needed,
+            allowance,
+            self.quintic,
+            inward="inside" in move,
+            largest=self.domains[name].largest,
+        )
 
-    def enough(self, name: str, move: Move) -> NDArray[np.float64]:
-        """A bound that is good enough, per objective: half the tolerance; endless where the input is not asked for."""
-        result = np.full(len(self.objectives), np.inf)
+    def enough(self, name: str, move: Move) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Per objective, a bound that is good enough: half the tolerance; and one with which a judgement is possible.
+
+        Endless where the input is not asked for.
+        """
+        sizes = np.full(len(self.objectives), np.inf)
         for i, objective in enumerate(self.case.objectives):
             if name in objective.wrt:
-                result[i] = 0.5 * self.rtol * self.size(i, name, move)
-        return result
+                sizes[i] = self.size(i, name, move)
+        return 0.5 * self.rtol * sizes, 0.25 * NEEDED_POWER * sizes
 
     def along(self, i: int, name: str, move: Move) -> tuple[float, float, float]:
         """(g . v, norm of g * v, sum of magnitudes) for objective i; zeros where there is no gradient."""
-        gradient = self.gradients.get((self.objectives[i], name))
-        if gradient is None or gradient.array is None:
-            return 0.0, 0.0, 0.0
-        total, norm, size = directions.dot(gradient.array, move)
-        return total * self.scales[name], norm * self.scales[name], size * self.scales[name]
+        return self.products(name, move)[0][i]
+
+    def spread(self, i: int, name: str, move: Move) -> float:
+        """How far g . v moves when the inputs are moved by one unit in the last place; 0 where that was not measured."""
+        if not self.jitter:
+            return 0.0
+        own, *moved = self.products(name, move)
+        return max((abs(products[i][0] - own[i][0]) for products in moved), default=0.0)
+
+    def products(self, name: str, move: Move) -> list[list[tuple[float, float, float]]]:
+        """What `along` gives for every objective; of the gradients and then of each of the jitter. Computed once a move."""
+        known = name, str({part: what for part, what in move.items() if part != "inside"})
+        if known not in self._products:
+            every = [g.get((o, name)) for g in (self.gradients, *self.jitter) for o in self.objectives]
+            base = self.session.arrays[name].reshape(-1)
+            size = base.size
+            arrays = [g.array if g and g.array is not None and g.array.size == size else np.zeros(0) for g in every]
+            scale, count = self.scales[name], len(self.objectives)
+            found = [(t * scale, n * scale, s * scale) for t, n, s in directions.dots(arrays, move, base)]
+            self._products[known] = [found[k : k + count] for k in range(0, len(found), count)]
+        return self._products[known]
 
     def size(self, i: int, name: str, move: Move) -> float:
         """What errors are relative to: the gradient along the probe, or a millionth of the objective's largest one."""
@@ -183,9 +270,7 @@ class Examination:
 
     def largest(self, i: int) -> float:
         """The objective's largest gradient along a probe, over its inputs; infinities and NaN apart."""
-        sizes = [
-            self.along(i, n, {"key": self.key("probe", n)})[1] for n in self.case.objectives[i].wrt if n in self.names
-        ]
+        sizes = [self.along(i, n, self.move(n, "probe"))[1] for n in self.case.objectives[i].wrt if n in self.names]
         return max([s for s in sizes if np.isfinite(s)], default=0.0)
 
     # -- judging ---------------------------------------------------------------------------------------------------
@@ -254,8 +339,10 @@ class Examination:
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""
-        move = {"key": self.key("probe", name)}
-        far, _ = self.source.values([[(name, sign * self.scales[name], move)] for sign in (1.0, -0.7)])
+        found = self.domains[name]
+        moves = (found.largest, 0.7 * found.largest) if found.inside else (found.far, -0.7 * found.far)
+        points = [[(name, t * self.scales[name], self.move(name, "probe"))] for t in moves]
+        far, _ = self.source.values(points)
         disconnected = gradient.status == "disconnected"
         if (far[:, i] != self.base[i]).any():
             reason = "the objective does not move for small steps but jumps for larger ones"
@@ -312,13 +399,12 @@ class Examination:
 
     def recognised(self, i: int, name: str, known: dict[str, Estimate]) -> Fingerprint | None:
         """What the wrong gradient equals, from the probes that showed it; a fresh one is run for what they suggest."""
-        array, scale = self.gradients[self.objectives[i], name].array, self.scales[name]
+        array = self.gradients[self.objectives[i], name].array
         assert array is not None
 
         def probe(salt: str, estimate: Estimate) -> Probe:
             def dot(candidate: NDArray[Any]) -> tuple[float, float]:
-                total, norm, _ = directions.dot(candidate, {"key": self.key(salt, name)})
-                return total * scale, norm * scale
+                return self.dot(candidate, name, self.move(name, salt))[:2]
 
             return Probe(dot, float(estimate.value[i]), float(estimate.bound[i]))
 
@@ -335,29 +421,23 @@ class Examination:
         self, i: int, name: str, estimate: Estimate, salt: str, planted: NDArray[Any] | None = None
     ) -> Comparison:
         """The gradient (or one with a planted error) against its reference along one probe."""
-        move = {"key": self.key(salt, name)}
+        move = self.move(name, salt)
         total, norm, _ = self.along(i, name, move)
-        own = total
         if planted is not None:
-            total, norm, _ = (part * self.scales[name] for part in directions.dot(planted, move))
-        tolerance = self.tolerance(i, name, move, own, norm)
+            total, norm, _ = self.dot(planted, name, move)
         scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
+        tolerance = self.tolerance(i, name, move, norm)
         value, bound = float(estimate.value[i]), float(estimate.bound[i])
         if self.noisy[i] and estimate.method != "complex step":
             bound = float("inf")
         return compare(total, value, bound, tolerance, scale)
 
-    def tolerance(self, i: int, name: str, move: Move, total: float, norm: float) -> float:
+    def tolerance(self, i: int, name: str, move: Move, norm: float) -> float:
         """What is granted beyond the reference's bound: a share of the gradient, and the rounding of a float32 one."""
         granted = self.rtol * norm + self.atol * self.scales[name]
         if self.case.dtype == "float32":
-            spread = [abs(self.along_of(g, i, name, move) - total) for g in self.jitter]
-            granted += 32 * max(spread, default=0.0) + 64 * EPS["float32"] * norm
+            granted += 32 * self.spread(i, name, move) + 64 * EPS["float32"] * norm
         return granted
-
-    def along_of(self, gradients: dict[tuple[str, str], Gradient], i: int, name: str, move: Move) -> float:
-        array = gradients[self.objectives[i], name].array
-        return 0.0 if array is None else directions.dot(array, move)[0] * self.scales[name]
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
@@ -371,7 +451,17 @@ class Examination:
                 "GC403",
                 "rounding: the float32 gradient moves by more than a judgement needs when its inputs move by one ulp",
             )
+        if not np.isfinite(estimate.value[i]):
+            smallest = min(step for step, _ in estimate.ladder)
+            reason = f"the objective is not finite at any step tried, down to {smallest:.0e} of the input's size: "
+            return "GC404", reason + "`bounds: [low, high]` on the input keeps steps inside a domain"
         if estimate.truncation[i] <= estimate.rounding[i]:
+            analytic = self.along(i, name, self.move(name, "probe"))[0]
+            if max(abs(analytic), abs(float(estimate.value[i]))) <= estimate.bound[i]:
+                text = (
+                    f"rounding: gradient and differences are both 0 to within {estimate.bound[i]:.1e} along the probe; "
+                )
+                return "GC403", text + "one that vanishes cannot be told from one that rounding hides"
             return "GC403", f"rounding: the objective's own noise is {self.sigma[i]:.1e}, too much for any step"
         if self.kinked(i, name, estimate):
             return "GC402", "a kink: forward and backward differences do not meet, however small the step"
@@ -379,7 +469,9 @@ class Examination:
 
     def kinked(self, i: int, name: str, estimate: Estimate) -> bool:
         """Whether the gap of forward and backward slopes stays at a much smaller step, which that of curvature would not."""
-        scale, move, h = self.scales[name], {"key": self.key("probe", name)}, reference.SMALLEST_STEP * 8
+        scale, move, h = self.scales[name], self.move(name, "probe"), reference.SMALLEST_STEP * 8
+        if "inside" in move:  # looked at from one side alone
+            return False
         values, _ = self.source.values([[(name, scale * h * rung, move)] for rung in reference.LADDER])
         close = reference.extrapolate(self.base, values, h, self.sigma)
         noise = 24 * float(self.sigma[i]) / h
@@ -421,6 +513,34 @@ class Examination:
 
     def key(self, *parts: object) -> int:
         return probe_key(self.case.seed, *parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """How far an input may be moved, in its own scale. largest: the largest step. far: the largest move to either side.
+
+    inside: [low, high, reach] for moves (see directions.part) where entries lie too near a bound for central differences.
+    """
+
+    largest: float = reference.LARGEST_STEP
+    far: float = 1.0
+    inside: list[float] | None = None
+
+    def keep(self, move: Move) -> Move:
+        """The move, kept inside."""
+        return {**move, "inside": self.inside} if self.inside else move
+
+
+def domain(array: NDArray[Any], bounds: tuple[float, float] | None, scale: float) -> Domain:
+    """Central differences as long as their steps can be of a useful size, with shrunken steps; else inward ones."""
+    if bounds is None or not array.size:
+        return Domain()
+    low, high = bounds
+    room = 0.99 * min(float(array.min()) - low, high - float(array.max())) / scale
+    if room >= USEFUL_STEP:
+        return Domain(min(reference.LARGEST_STEP, room), min(1.0, room))
+    reach = min(reference.LARGEST_STEP * scale, 0.49 * (high - low))
+    return Domain(reach / scale, reach / scale, [low, high, 1.01 * reach])
 
 
 def probe_key(seed: int, *parts: object) -> int:

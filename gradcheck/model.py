@@ -79,6 +79,9 @@ class Input:
     init: Init
     placement: Placement | None = None  # noise only
     line: int = 0  # in the case file
+    bounds: tuple[float, float] | None = (
+        None  # the domain that no move may leave, numbers of the dtype; infinite: no limit
+    )
 
 
 @dataclass(frozen=True, slots=True)

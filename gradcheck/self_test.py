@@ -18,7 +18,6 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.time_steps import contributions, timed
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import probe_key
 from gradcheck.model import Case, Planted, Role, Verdict
 from gradcheck.session import Arrays, Session
 
@@ -98,10 +97,10 @@ def without_share(exam: Examination, evidence: Evidence, array: Array, share: fl
     nothing else.
     """
     name = evidence.check.parameter
-    move = {"key": probe_key(exam.case.seed, evidence.salt, name)}
-    _, norm, _ = directions.dot(np.ones(array.size), move)
+    move, base = exam.move(name, evidence.salt), exam.session.arrays[name].reshape(-1)
+    _, norm, _ = directions.dot(np.ones(array.size), move, base)
     flat = array.astype(np.float64).reshape(-1)
-    directions.add(flat, -share / (exam.scales[name] * norm**2), move)
+    directions.add(flat, -share / (exam.scales[name] * norm**2), move, base)
     return flat.reshape(array.shape)
 
 

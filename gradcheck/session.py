@@ -14,9 +14,9 @@ from gradcheck.errors import BackendError
 from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Objective, Placement, Role
 from gradcheck.workers import Worker
 
-Move = dict[
-    str, Any
-]  # {"key": k} a random direction, which further keys weight or restrict, or {"entry": i}: see directions.part
+# {"key": k} a random direction, which further keys weight or restrict, or {"entry": i}. "inside": [low, high, reach] turns
+# the entries round that would leave the input's domain. See directions.part.
+Move = dict[str, Any]
 Point = Sequence[tuple[str, float, Move]]  # (input, coefficient, move): base inputs plus coefficient * direction
 Arrays = dict[str, NDArray[Any]]
 

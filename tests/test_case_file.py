@@ -154,6 +154,12 @@ def test_wrt(wrt: str, names: tuple[str, ...]) -> None:
     assert loaded(edited("wrt: [W_x, W_h, b]", f"wrt: {wrt}")).objectives[0].wrt == names
 
 
+def test_bounds() -> None:
+    assert loaded().input("b").bounds is None
+    for written, bounds in (("[0, 1]", (0.0, 1.0)), ("[null, 1e1]", (-np.inf, 10.0)), ("[-2.5, null]", (-2.5, np.inf))):
+        assert loaded(BASE.replace("0.5}", f"0.5}}, bounds: {written}")).input("b").bounds == bounds
+
+
 def test_values_and_lists_in_expect() -> None:
     entry = "- {backend: [a, b], parameter: W_x, code: [GC2xx, GC101], reason: 'why\n    not'}"
     case = loaded(
@@ -171,6 +177,9 @@ def test_values_and_lists_in_expect() -> None:
         ("init: glorot", "dtype: int64, init: {integers: [0, 9]}"),
         ("init: normal", "init: {value: 2}"),
         ("[batch, 3], init: normal", "[2], init: {value: [[1, 2], [3, 4], [5, 6]]}"),
+        ("{value: 0.5}", "{value: 0.5}, bounds: [0.5, null]"),
+        ("{value: 0.5}", "{value: 0.1}, dtype: float32, bounds: [0, 0.1]"),  # both round to the same float32
+        ("init: zeros", "init: zeros, bounds: [0, 1.0e+300]"),
         ("of: h", "of: h, at: 2"),
         ("of: h", "of: h, at: last, reduce: dot"),
         ("steps: 3", "backends: [unroll]\nsteps: 3"),
@@ -324,6 +333,34 @@ BROKEN = {
     "uniform of one": (
         ("{value: 0.5}", "{uniform: 1}"),
         ["11:30: 'uniform' takes two numbers: {uniform: [-1.0, 1.0]}"],
+    ),
+    "values outside their bounds": (
+        ("{value: 0.5}", "{value: [0.5, 0, -1, 2]}, bounds: [0, 1]"),
+        ["11:64: b[2] is -1, outside its bounds [0, 1]"],
+    ),
+    "random values outside their bounds": (
+        ("b: {shape: [hidden], init: {value: 0.5}}", "b: {shape: [hidden], init: normal, bounds: [null, -9]}"),
+        ["11:46: b[0] is -0.978694, outside its bounds [null, -9]"],
+    ),
+    "bounds upside down": (
+        ("{value: 0.5}", "{value: 0.5}, bounds: [1, 0]"),
+        ["11:52: 'bounds' takes [low, high] with low < high, not [1, 0]"],
+    ),
+    "bounds of one": (
+        ("{value: 0.5}", "{value: 0.5}, bounds: [0]"),
+        ["11:52: 'bounds' takes two numbers or null: [0.0, null]"],
+    ),
+    "bounds that meet in float32": (
+        ("{value: 0.5}", "{value: 0.5}, dtype: float32, bounds: [0.5, 0.5000000001]"),
+        ["11:68: 'bounds' leaves no room in float32: both are 0.5"],
+    ),
+    "bounds of whole numbers": (
+        ("{value: 0.5}", "{value: 1}, dtype: int64, bounds: [0, 5]"),
+        ["11:64: 'bounds' are for inputs that can be moved, 'b' is int64"],
+    ),
+    "bounds of a constant": (
+        ("init: {integers: [0, 5]}}", "init: {integers: [0, 5]}, bounds: [0, 5]}"),
+        ["12:73: unknown key 'bounds'"],
     ),
     "uniform upside down": (
         ("{value: 0.5}", "{uniform: [1, 0]}"),

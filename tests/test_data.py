@@ -214,3 +214,15 @@ def test_values_and_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(x, [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     flags = one(an_input("f", "value", shape=(2,), dtype="bool", value=[True, False]))
     np.testing.assert_array_equal(flags, np.array([True, False]))
+
+
+def test_values_outside_their_bounds_are_told_with_any_seed() -> None:
+    target = replace(an_input("W", "normal", a=1.0), bounds=(-math.inf, 3.0))
+    largest = {seed: float(one(replace(target, bounds=None), seed=seed).max()) for seed in range(40)}
+    assert min(largest.values()) < 3 < max(largest.values())
+    for seed, value in largest.items():
+        if value <= 3:
+            assert one(target, seed=seed).max() == value
+        else:
+            with pytest.raises(ValueError, match=r"W\[\d+, \d+\] is 3\.\d+, outside its bounds \[null, 3\]"):
+                one(target, seed=seed)

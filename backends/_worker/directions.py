@@ -5,6 +5,7 @@ Shared by both ends of the channel, so that g . v in the core and x + h v in the
 
 import numpy as np
 
+WEIGHTS = {"base", "box", "group"}  # the keys of a move that weight its direction
 BLOCK = 1 << 20  # entries expanded at once: memory beyond the tensors is O(BLOCK)
 
 
@@ -19,10 +20,16 @@ def expand(key, low, high):
     return np.where(words >> np.uint64(63), -size, size)
 
 
-def part(move, start, stop):
-    """Entries [start, stop) of a move {"key"}: a random direction, which further keys weight or restrict (see weights)."""
+def part(move, start, stop, base=None):
+    """Entries [start, stop) of a move {"key"}: a random direction, which further keys weight or restrict (see weights).
+
+    "inside": [low, high, reach] keeps a move in the input's domain: see turned. base: the whole unmoved input, flat; only
+    looked at for that.
+    """
     entries = expand(move["key"], start, stop)
-    if len(move) > 1:
+    if "inside" in move:
+        entries = turned(entries, base[start:stop], *move["inside"])
+    if WEIGHTS & set(move):
         entries *= weights(move, start, stop)
     return entries
 
@@ -61,31 +68,57 @@ def bits(key, low, high):
     return generator.random_raw(high - low + low % 4)[low % 4 :]
 
 
+def turned(entries, base, low, high, reach):
+    """The direction with every entry turned round that would leave [low, high] when moved by `reach` times itself.
+
+    If reach is below half of high - low, no coefficient from 0 to reach leaves the domain. Infinities are no limits.
+    """
+    ends = np.asarray(base, dtype=np.float64) + reach * entries
+    return np.where((ends < low) | (ends > high), -entries, entries)
+
+
+def unit(move, base=None):
+    """What the one entry of a move {"entry"} moves by: 1, or -1 where that would leave the domain."""
+    if "inside" not in move:
+        return 1.0
+    return float(turned(np.ones(1), base[move["entry"] : move["entry"] + 1], *move["inside"])[0])
+
+
 def blocks(size):
     """Ranges (start, stop) of at most BLOCK entries that cover a tensor of `size` entries."""
     for start in range(0, size, BLOCK):
         yield start, min(start + BLOCK, size)
 
 
-def add(target, coefficient, move):
-    """target += coefficient * direction, in place. target: float64, flat. move: {"key", ...} (see part) or {"entry"}."""
+def add(target, coefficient, move, base=None, first=0):
+    """target += coefficient * direction, in place. target: float64, flat, the entries from `first` on. base: see part.
+
+    move: {"key", ...} (see part) or {"entry"}.
+    """
     if "entry" in move:
-        target[move["entry"]] += coefficient
+        if first <= move["entry"] < first + target.size:
+            target[move["entry"] - first] += coefficient * unit(move, base)
         return
     for start, stop in blocks(target.size):
-        target[start:stop] += coefficient * part(move, start, stop)
+        target[start:stop] += coefficient * part(move, first + start, first + stop, base)
 
 
-def dot(array, move):
+def dot(array, move, base=None):
     """(array . direction, norm of their product, sum of the product's magnitudes), all float64, block by block."""
-    flat = np.asarray(array).reshape(-1)
+    return dots([array], move, base)[0]
+
+
+def dots(arrays, move, base=None):
+    """The same for several arrays, all of one size or empty: the direction is expanded once. Empty arrays give zeros."""
+    flats = [np.asarray(array).reshape(-1) for array in arrays]
     if "entry" in move:
-        value = float(flat[move["entry"]])
-        return value, abs(value), abs(value)
-    total = squares = magnitudes = 0.0
-    for start, stop in blocks(flat.size):
-        product = flat[start:stop].astype(np.float64) * part(move, start, stop)
-        total += float(product.sum())
-        squares += float((product * product).sum())
-        magnitudes += float(np.abs(product).sum())
-    return total, squares**0.5, magnitudes
+        values = [float(flat[move["entry"]]) * unit(move, base) if flat.size else 0.0 for flat in flats]
+        return [(value, abs(value), abs(value)) for value in values]
+    sums = np.zeros((len(flats), 3))
+    for start, stop in blocks(max((flat.size for flat in flats), default=0)):
+        entries = part(move, start, stop, base)
+        for k, flat in enumerate(flats):
+            if flat.size:
+                product = flat[start:stop].astype(np.float64) * entries
+                sums[k] += product.sum(), (product * product).sum(), np.abs(product).sum()
+    return [(float(total), float(squares) ** 0.5, float(size)) for total, squares, size in sums]

@@ -59,7 +59,7 @@ class Worker:
             tangents = {}
             for name, coefficient, move in point:
                 flat = tangents.setdefault(name, np.zeros(model.problem.arrays[name].size))
-                directions.add(flat, coefficient, move)
+                directions.add(flat, coefficient, move, model.problem.arrays[name].reshape(-1))
             shaped = {n: t.reshape(model.problem.arrays[n].shape) for n, t in tangents.items()}
             rows.append(model.derivatives(model.problem.arrays, shaped))
         return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
@@ -89,14 +89,19 @@ class Worker:
 
     @staticmethod
     def moved(task, point):
-        """The inputs with a point's moves added; inputs that do not move are not copied."""
+        """The inputs with a point's moves added in float64, block by block; inputs that do not move are not copied."""
         arrays, moves = dict(task.arrays), {}
         for name, coefficient, move in point:
-            if name not in moves:
-                moves[name] = task.arrays[name].astype(np.float64).reshape(-1)
-            directions.add(moves[name], coefficient, move)
-        for name, flat in moves.items():
-            arrays[name] = flat.reshape(task.arrays[name].shape).astype(task.arrays[name].dtype)
+            moves.setdefault(name, []).append((coefficient, move))
+        for name, added in moves.items():
+            base = task.arrays[name].reshape(-1)
+            flat = np.empty_like(base)
+            for start, stop in directions.blocks(base.size):
+                block = base[start:stop].astype(np.float64)
+                for coefficient, move in added:
+                    directions.add(block, coefficient, move, base, start)
+                flat[start:stop] = block
+            arrays[name] = flat.reshape(task.arrays[name].shape)
         return arrays
 
 

@@ -11,7 +11,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import DEFAULT_RTOL, probe_key
+from gradcheck.examine import DEFAULT_RTOL, domain, probe_key
 from gradcheck.judge import scan_against_unroll
 from gradcheck.model import Case, Gradient, Verdict
 from gradcheck.session import Arrays
@@ -64,7 +64,10 @@ def remaining_error(scene: Scene, evidence: Evidence, gradient: Gradient) -> flo
         return None
     name, i = evidence.check.parameter, evidence.objective_index
     scale = evidence.scale
-    total, norm, _ = directions.dot(gradient.array, {"key": probe_key(scene.case.seed, "probe", name)})
+    array = scene.arrays[name]
+    limits = domain(array, scene.case.input(name).bounds, scale)
+    move = limits.keep({"key": probe_key(scene.case.seed, "probe", name)})
+    total, norm, _ = directions.dot(gradient.array, move, array.reshape(-1))
     value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
     miss = abs(total * scale - value)
     rtol = scene.case.rtol if scene.case.rtol is not None else DEFAULT_RTOL[scene.case.dtype]

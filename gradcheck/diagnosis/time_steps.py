@@ -18,7 +18,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import DEFAULT_RTOL, EPS, float64_twin, is_float, probe_key, tensor_scales
+from gradcheck.examine import DEFAULT_RTOL, EPS, Domain, domain, float64_twin, is_float, probe_key, tensor_scales
 from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Init, Input, Role
 from gradcheck.numerics import history, reference
 from gradcheck.numerics.history import History, Search
@@ -65,6 +65,9 @@ def looked_at(scene: Scene, evidence: Evidence) -> Timeline | None:
     single = case.dtype == "float32"
     if not can_be_timed(case, name) or estimate is None or (single and case.draws_in_step):
         return None
+    limits = domain(scene.arrays[name], case.input(name).bounds, evidence.scale)
+    if limits.inside and case.input(name).role is Role.SEQUENCE:  # one direction for all steps suits no step's bounds
+        return None
     objective, backend = evidence.check.objective, evidence.check.backend
     probed, arrays = timed(case, (objective,), name, scene.arrays, evidence.scale)
     try:
@@ -79,7 +82,7 @@ def looked_at(scene: Scene, evidence: Evidence) -> Timeline | None:
                 if spread is None:
                     return None
                 source = sessions.enter_context(scene.lab.session(*twin_of(probed, backend, arrays)))
-            differences = Differences(source, estimate.step, exact=estimate.method == "complex step")
+            differences = Differences(source, estimate.step, estimate.method == "complex step", limits)
             search = Search(gradient, differences.along, rtol, probe_key(case.seed, "steps", name), spread)
             total = None
             if case.input(name).role is Role.PARAMETER:  # along the judged probe all steps move alike
@@ -105,11 +108,13 @@ def timed(
 ) -> tuple[Case, Arrays]:
     """The case with one input moved by s_t v at every step, its objectives differentiated by s alone.
 
-    v: `scale` times the direction of the probe that `salt` names; of a sequence, the same direction at every step.
+    v: `scale` times the direction of the probe that `salt` names, kept inside bounds for s_t >= 0 if it must be; of a sequence,
+    the same direction at every step.
     """
     moved = case.input(name)
     size = int(np.prod(moved.shape, dtype=np.int64))
-    direction = scale * directions.expand(probe_key(case.seed, salt, name), 0, size).reshape(moved.shape)
+    move = domain(arrays[name], moved.bounds, scale).keep({"key": probe_key(case.seed, salt, name)})
+    direction = scale * directions.part(move, 0, size, arrays[name].reshape(-1)).reshape(moved.shape)
     extra = (
         Input(TIME_OFFSET, Role.SEQUENCE, (), case.dtype, Init("zeros")),
         Input(TIME_DIRECTION, Role.CONSTANT, moved.shape, case.dtype, Init("zeros")),
@@ -136,10 +141,12 @@ def rounding_spread(
     """How far rounding alone moves each contribution, as for the judged gradients: float64[NUDGES, T]. None if it has none."""
     names = [n for o in case.objectives for n in o.wrt if is_float(session.arrays[n])]
     scales = tensor_scales(session.arrays, list(dict.fromkeys(names)))
+    limits = {n: domain(session.arrays[n], case.input(n).bounds, scale) for n, scale in scales.items()}
     rows = []
     for i in range(NUDGES):
         nudge = [
-            (n, 2 * EPS["float32"] * scale, {"key": probe_key(case.seed, "nudge", n, i)}) for n, scale in scales.items()
+            (n, 2 * EPS["float32"] * scale, limits[n].keep({"key": probe_key(case.seed, "nudge", n, i)}))
+            for n, scale in scales.items()
         ]
         moved = contributions(session, objective, nudge)
         if moved is None:
@@ -151,16 +158,16 @@ def rounding_spread(
 class Differences:
     """Differences of a timed case along weights of its steps: complex step where that held for the judged probe.
 
-    step: the one to begin with. The noise of the objective is measured along all steps at once.
+    step: the one to begin with. limits: of every step's move (None: none). The noise is measured along all steps at once.
     """
 
-    def __init__(self, session: Session, step: float, exact: bool) -> None:
-        self.session, self.step = session, step
+    def __init__(self, session: Session, step: float, exact: bool, limits: Domain | None = None) -> None:
+        self.session, self.step, self.limits = session, step, limits or Domain()
         self.exact = exact and session.has_complex_step
         self.costs: list[int] = []  # forward values so far, after each difference
         if not self.exact:
             eps = EPS["float64"]
-            offsets = reference.NOISE_OFFSETS * reference.noise_radius(eps)
+            offsets = reference.noise_offsets(eps, bool(self.limits.inside), self.limits.largest)
             everywhere = np.ones(session.case.steps)
             values, _ = session.values([(), *(moves(everywhere, t) for t in offsets)])
             self.base = values[0]
@@ -168,6 +175,16 @@ class Differences:
 
     def along(self, weights: NDArray[np.float64], enough: float) -> tuple[float, float]:
         """(derivative, bound) along weights float64[T], the bound not much above `enough` if that can be had."""
+        found = self.difference(weights, enough)
+        self.costs.append(self.session.evaluations)
+        return found
+
+    def difference(self, weights: NDArray[np.float64], enough: float) -> tuple[float, float]:
+        if self.limits.inside and not self.exact and (weights < 0).any():  # each sign by moves that stay inside
+            (plus, above), (minus, below) = (self.difference(np.maximum(0, s * weights), enough / 2) for s in (1, -1))
+            return plus - minus, above + below
+        if not weights.any():
+            return 0.0, 0.0
         if self.exact:
             value = float(self.session.derivatives([moves(weights, 1.0)])[0, 0])
             bound = 256 * EPS["float64"] * abs(value)
@@ -177,9 +194,11 @@ class Differences:
                 return self.session.values([moves(weights, t) for t in offsets])[0]
 
             wanted = np.array([max(enough, 1e-300)])
-            found = reference.ladder(values_at, self.base, self.sigma, self.step, wanted, np.array([True]))
+            inward, largest = bool(self.limits.inside), self.limits.largest
+            found = reference.ladder(
+                values_at, self.base, self.sigma, self.step, wanted, np.array([True]), inward=inward, largest=largest
+            )
             value, bound = float(found.value[0]), float(found.bound[0])
-        self.costs.append(self.session.evaluations)
         return value, bound
 
     def spent(self, probes: int) -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from gradcheck._backends._worker import directions
 
 LARGEST_BASE = 1 << 20
@@ -45,11 +47,14 @@ class Reading:
 
 
 class Channel(Protocol):
-    """What can be measured. key: of the probed direction; groups: key of the random groups; shape: of the gradient."""
+    """What can be measured. direction: the move along the probed direction; groups: key of the random groups; shape: of the
+    gradient; values: the input itself, flat, at which moves that are kept inside a domain look.
+    """
 
-    key: int
+    direction: dict[str, Any]
     groups: int
     shape: tuple[int, ...]
+    values: NDArray[Any]
 
     def read(self, move: dict[str, Any]) -> Reading:
         """The discrepancy along the direction as weighted and restricted by `move` (see directions.weights)."""
@@ -123,7 +128,7 @@ def digits_needed(size: int, base: int) -> int:
 
 def weight(channel: Channel, index: int, move: dict[str, Any]) -> float:
     """The entry of the direction under a move."""
-    return float(directions.part({"key": channel.key, **move}, index, index + 1)[0])
+    return float(directions.part({**channel.direction, **move}, index, index + 1, channel.values)[0])
 
 
 @dataclass

@@ -8,7 +8,7 @@ measured noise of the objective over h. Steps are relative: h = 1 moves a tensor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,25 @@ NOISE_OFFSETS = np.array(
 )
 NOISE_RADIUS = 1e6  # times eps: 2e-10 in float64, far below curvature, far above the spacing of the inputs
 LADDER = (1.0, -1.0, 0.5, -0.5)  # times h, in the order of the values
+INWARD_LADDER = (1.0, 0.75, 0.5, 0.25)  # the same where only one side may be looked at
 PILOT_STEP = 2.0**-7
 LARGEST_STEP, SMALLEST_STEP = 2.0**-2, 2.0**-19
 SAFETY = 1.5
 TRIES = 4  # steps tried per probe before "cannot tell"
+WORTH = 2.0  # octaves of detection limit that a further step must promise, where the judgement is possible without it
+SLACK = 0.1  # octaves of it that are given away for a smaller step
+CAUTION = 8.0  # what the truncation of one input may be larger than that of the direction that chose the step
 
 
 def noise_radius(eps: float) -> float:
     """Half-width of the interval in which the noise is read. float32 cannot afford 1e6 spacings; 64 are still smooth."""
     return NOISE_RADIUS * eps if eps < 1e-12 else 64 * eps
+
+
+def noise_offsets(eps: float, inward: bool = False, largest: float = LARGEST_STEP) -> Floats:
+    """Where the noise is read, float64[8]: around 0, or from 0 on if only one side may be looked at."""
+    radius = min(noise_radius(eps), largest / 2)
+    return np.asarray((NOISE_OFFSETS + 1 if inward else NOISE_OFFSETS) * radius)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +67,15 @@ class Estimate:
 def noise_level(offsets: Floats, values: Floats, base: Floats, eps: float) -> Floats:
     """Standard deviation of the rounding noise: the smallest residual of polynomial fits of degree 1 to 3.
 
-    offsets: float64[n]; values: float64[n, objectives]. Never below 0.3 eps |base|, which luck could undercut.
+    offsets: float64[n]; values: float64[n, objectives]. Never below 0.3 eps |base|, which luck could undercut;
+    exactly that where values are not finite.
     """
     scaled = offsets / np.max(np.abs(offsets))
+    values = np.where(np.isfinite(values).all(0), values, 0.0)
     residuals = []
     for degree in (1, 2, 3):
         powers = np.vander(scaled, degree + 1)
-        fitted = powers @ np.linalg.lstsq(powers, values, rcond=None)[0] if np.isfinite(values).all() else values
+        fitted = powers @ np.linalg.lstsq(powers, values, rcond=None)[0]
         residuals.append(np.sqrt(((values - fitted) ** 2).sum(0) / (len(offsets) - degree - 1)))
     floor = 0.3 * eps * np.abs(base)
     return np.asarray(np.maximum(np.min(residuals, axis=0), floor))
@@ -105,30 +117,133 @@ def extrapolate(base: Floats, values: Floats, h: float, sigma: Floats) -> Estima
     )
 
 
-def balanced_step(estimate: Estimate, wanted: NDArray[np.bool_] | None = None) -> float:
-    """The step at which truncation (h^4) and rounding (1/h) would be equal, for the objective that needs the smallest."""
-    truncation, rounding = estimate.truncation, estimate.rounding
-    if wanted is not None and wanted.any():
-        truncation, rounding = truncation[wanted], rounding[wanted]
-    usable = np.isfinite(truncation)
+def extrapolate_inward(base: Floats, values: Floats, h: float, sigma: Floats) -> Estimate:
+    """The same from values at the INWARD_LADDER's steps: one-sided differences of order 1 to 4 and how they converge.
+
+    With d = h / 4 the orders differ by about d f(2) / 2, d^2 f(3) / 3 and d^3 f(4) / 4; what is left is the next of that row.
+    Standard weights of equally spaced forward differences (Fornberg, Math. Comp. 51, 1988). A gap of slopes is not seen.
+    """
+    with np.errstate(all="ignore"):
+        d = h / 4
+        f4, f3, f2, f1 = values - base
+        first, second = f1 / d, (2 * f1 - f2 / 2) / d
+        third, result = (3 * f1 - 1.5 * f2 + f3 / 3) / d, (4 * f1 - 3 * f2 + 4 / 3 * f3 - f4 / 4) / d
+        noise = np.maximum(sigma / h, np.finfo(float).tiny)
+        # each difference's own rounding, three times its standard deviation, is taken off what it says
+        curved = np.abs(second - first)
+        cubic = np.maximum(0, np.abs(third - second) - 24 * noise)
+        quartic = np.maximum(0, np.abs(result - third) - 48 * noise)
+        ratio = np.minimum(1, np.maximum(cubic / (curved + 6 * noise), quartic / (np.abs(third - second) + 24 * noise)))
+        truncation = 16 * np.maximum(quartic, cubic * ratio) * ratio
+        rounding = 134 * noise
+        bound = SAFETY * (truncation + rounding)
+    bound = np.where(np.isfinite(result) & np.isfinite(bound), bound, np.inf)
+    return Estimate(
+        value=result,
+        bound=bound,
+        truncation=np.where(np.isfinite(bound), SAFETY * truncation, np.inf),
+        rounding=SAFETY * rounding,
+        step=h,
+        ladder=((h, third), (h, result)),
+        moved=(values != base).any(0),
+        gap=np.zeros_like(result),
+        method="one-sided differences",
+    )
+
+
+Extrapolation = Callable[[Floats, Floats, float, Floats], Estimate]
+
+
+def stencil(inward: bool) -> tuple[tuple[float, ...], Extrapolation]:
+    """Where values are needed, in units of the step, and what makes an estimate of them."""
+    return (INWARD_LADDER, extrapolate_inward) if inward else (LADDER, extrapolate)
+
+
+def pilot_step(sigma: Floats, slope: Floats) -> float:
+    """Where the truncation of a function that bends over its own size is about a thousand times its rounding.
+
+    slope: float64[objectives], the size of the derivative along the pilot's direction: only a guess is needed. The geometric
+    mean over the objectives; PILOT_STEP where none is known.
+    """
+    with np.errstate(all="ignore"):
+        steps = 4 * (sigma / slope) ** 0.2
+    known = steps[np.isfinite(steps) & (steps > 0)]
+    steps = np.clip(known, PILOT_STEP, LARGEST_STEP)
+    return float(np.exp(np.log(steps).mean())) if known.size else PILOT_STEP
+
+
+def predicted(estimate: Estimate, steps: Floats) -> Floats:
+    """The bounds to be expected at other steps, float64[steps, objectives]: truncation as h^4, rounding as 1/h."""
+    factors = (np.asarray(steps) / estimate.step)[:, None]
+    with np.errstate(all="ignore"):
+        return np.asarray(estimate.truncation * factors**4 + estimate.rounding / factors)
+
+
+def octaves(bounds: Floats, enough: Floats) -> Floats:
+    """How far bounds float64[..., objectives] keep the detection limit above what `enough` gives, in octaves, summed."""
+    with np.errstate(all="ignore"):
+        lost = np.log2(1 + bounds / np.maximum(enough, np.finfo(float).tiny))
+    return np.asarray(lost.sum(-1))
+
+
+def balanced_step(
+    estimate: Estimate,
+    wanted: NDArray[np.bool_] | None = None,
+    enough: Floats | None = None,
+    largest: float = LARGEST_STEP,
+    caution: float = 1.0,
+) -> float:
+    """The step that costs the `wanted` objectives the least detection limit, if truncation goes as h^4 and rounding as 1/h.
+
+    enough: float64[objectives], bounds below which nothing more is gained (None: 0). caution: what the truncation may be
+    larger than measured.
+    """
+    usable = np.isfinite(estimate.truncation) & (estimate.rounding > 0)
+    if wanted is not None and (usable & wanted).any():
+        usable &= wanted
     if not usable.any():
-        return estimate.step / 16
-    factors = (
-        rounding[usable] / np.maximum(4 * truncation[usable], 1e-12 * rounding[usable] + np.finfo(float).tiny)
-    ) ** 0.2
-    return float(np.clip(estimate.step * factors.min(), SMALLEST_STEP, LARGEST_STEP))
+        return min(estimate.step / 16, largest)
+    wide = replace(
+        estimate,
+        truncation=caution * np.maximum(estimate.truncation, 1e-12 * estimate.rounding)[usable],
+        rounding=estimate.rounding[usable],
+    )
+    steps = np.minimum(2.0 ** np.arange(np.log2(SMALLEST_STEP), np.log2(LARGEST_STEP) + 0.1, 0.25), largest)
+    lost = octaves(predicted(wide, steps), np.zeros(usable.sum()) if enough is None else enough[usable])
+    return float(
+        steps[np.argmax(lost <= lost.min() + SLACK)]
+    )  # the smallest of those that are as good: kinks may be near
 
 
-def next_step(estimate: Estimate, wanted: NDArray[np.bool_], attempt: int) -> float | None:
-    """The step to try after one whose bound is too wide for the `wanted` objectives, or None if no other step can help."""
-    truncated = wanted & ~(estimate.truncation <= estimate.rounding)
+def next_step(
+    estimate: Estimate, enough: Floats, short: NDArray[np.bool_], attempt: int, largest: float
+) -> float | None:
+    """The step to try after one whose bound is too wide for the objectives `short`, or None if no other step can help.
+
+    The estimate's truncation is what is feared of it where rounding hides it.
+    """
+    truncated = short & ~(estimate.truncation <= estimate.rounding)
     if truncated.any():
-        target = min(balanced_step(estimate, truncated), estimate.step / 4)
+        target = min(balanced_step(estimate, truncated, enough), estimate.step / 4)
         if attempt >= 2:  # not converging as a smooth function does: look below the kinks that the stencil crosses
             target = min(target, 2.0**-17)
         return max(target, SMALLEST_STEP) if estimate.step > SMALLEST_STEP else None
-    target = balanced_step(estimate, wanted)
+    target = balanced_step(estimate, short, enough, largest)
     return target if target > 2 * estimate.step else None
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many values may still be spent on further steps, over all probes of a case."""
+
+    values: int
+
+    def take(self, count: int) -> bool:
+        """Whether so many are left; they are taken."""
+        if self.values < count:
+            return False
+        self.values -= count
+        return True
 
 
 def ladder(
@@ -138,20 +253,39 @@ def ladder(
     step: float,
     enough: Floats,
     finite: NDArray[np.bool_],
+    needed: Floats | None = None,
+    allowance: Allowance | None = None,
+    quintic: Floats | None = None,
+    inward: bool = False,
+    largest: float = LARGEST_STEP,
 ) -> Estimate:
     """Estimates at one step or more, until the bound is `enough`; per objective the one with the smallest bound is kept.
 
     values_at: objectives float64[n, objectives] at n offsets along the probe. enough: float64[objectives]. finite: which
-    objectives are finite at the base point; the others cannot be helped.
+    objectives are finite at the base point; the others cannot be helped. needed: float64[objectives], bounds with which a
+    judgement is possible: from there on, a further step must promise to be WORTH it (None: `enough` is needed).
+    allowance: what further steps may cost (None: TRIES steps). quintic: float64[objectives], truncation over h^4 along other
+    directions, for want of a better guess where rounding hides it. inward: only offsets from 0 to `largest` are looked at.
     """
+    rungs, estimated = stencil(inward)
+    needed = enough if needed is None else needed
+    tolerated = (2**WORTH - 1) * enough  # a bound that costs less than WORTH octaves of the detection limit
     best: Estimate | None = None
+    step = min(step, largest)
     for attempt in range(TRIES):
-        estimate = extrapolate(base, values_at([step * rung for rung in LADDER]), step, sigma)
+        estimate = estimated(base, values_at([step * rung for rung in rungs]), step, sigma)
         best = estimate if best is None else narrower(best, estimate)
-        settled = (best.truncation <= best.rounding) & (best.bound <= 1e3 * enough)  # another step would gain little
-        wanted = finite & (best.bound > enough) & ~settled
-        following = next_step(estimate, wanted, attempt) if wanted.any() else None
-        if following is None:
+        short = finite & (best.bound > np.where(best.bound > needed, enough, tolerated))
+        feared = np.zeros_like(sigma) if quintic is None else np.minimum(quintic * step**4, estimate.rounding)
+        outlook = replace(estimate, truncation=np.maximum(estimate.truncation, feared))
+        following = next_step(outlook, enough, short, attempt, largest) if short.any() else None
+        if following is None or attempt == TRIES - 1:
+            break
+        if not (finite & (best.bound > needed)).any():
+            hoped = np.fmin(best.bound, predicted(outlook, np.array([following]))[0])
+            if octaves(best.bound[short], enough[short]) - octaves(hoped[short], enough[short]) < WORTH:
+                break
+        if allowance is not None and not allowance.take(len(rungs)):
             break
         step = following
     assert best is not None

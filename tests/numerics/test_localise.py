@@ -18,7 +18,8 @@ class Errors:
     groups = 77
 
     def __init__(self, shape, errors, bound=1e-9, key=5):
-        self.shape, self.key, self.errors, self.bound = shape, key, errors, bound
+        self.shape, self.errors, self.bound = shape, errors, bound
+        self.direction, self.values = {"key": key}, np.zeros(0)
         self.readings = 0
         self.rounding = np.random.Generator(np.random.Philox(key))
 
