@@ -93,7 +93,7 @@ class Search:
         self, exam: Examination, i: int, name: str, evidence: Evidence, probes: dict[str, tuple[Estimate, Comparison]]
     ) -> None:
         self.exam, self.i, self.name, self.evidence = exam, i, name, evidence
-        self.shape: tuple[int, ...] = tuple(exam.session.arrays[name].shape)
+        self.shape: tuple[int, ...] = tuple(exam.session.tensors[name].shape)
         self.size = prod(self.shape)
         array = evidence.gradient.array
         self.flat = np.zeros(self.size) if array is None else np.asarray(array).reshape(-1)

@@ -97,6 +97,8 @@ def twin_of(case: Case, backend: str, arrays: Arrays) -> tuple[Case, str, Arrays
 
 
 def can_be_timed(case: Case, name: str) -> bool:
+    if case.native:  # its loop is its own: nothing in it can be moved at one step alone
+        return False
     return case.steps > 1 and case.input(name).role in (Role.PARAMETER, Role.SEQUENCE)
 
 
