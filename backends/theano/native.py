@@ -173,7 +173,7 @@ class Loop:
 
     @functools.cached_property
     def traced(self):
-        """One call (a second would make other generators): (placeholders of sequences, of carries, outputs, updates, condition)."""
+        """Of one call (another makes other generators): placeholders of sequences and carries, outputs, updates, condition."""
         from theano.graph.basic import graph_inputs
         from theano.scan.utils import get_updates_and_outputs
 
