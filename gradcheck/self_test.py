@@ -76,7 +76,7 @@ def shares_of_one_step(exam: Examination, checks: list[Evidence], prepare: Prepa
     parameters = dict.fromkeys((e.check.parameter, e.salt) for e in checks)
     for name, salt in parameters:
         mine = [e for e in checks if (e.check.parameter, e.salt) == (name, salt)]
-        if case.steps < 2 or case.input(name).role is not Role.PARAMETER:
+        if case.native or case.steps < 2 or case.input(name).role is not Role.PARAMETER:
             continue
         probed, arrays = timed(
             case, [e.check.objective for e in mine], name, exam.session.arrays, exam.scales[name], salt

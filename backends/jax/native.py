@@ -186,29 +186,30 @@ class Model(adapter.Model):
         return directions.expand(int.from_bytes(digest, "big"), 0, size).reshape(shape)
 
     def gradient_of(self, position):
-        """A function of everything that moves: the gradient of one objective by its own parameters."""
+        """A function of everything that moves and a cotangent: the gradient of one objective by its own parameters, times it."""
         import jax
 
         names = self.problem.objectives[position]["wrt"]
 
-        def gradient(moving):
+        def gradient(moving, cotangent):
             def objective(inputs):
-                return self.listed({**moving, **inputs})[0][position]
+                value = self.listed({**moving, **inputs})[0][position]
+                return cotangent.astype(value.dtype) * value  # so that the reverse pass of the value starts from it
 
             return jax.grad(objective)({name: moving[name] for name in names})
 
         return gradient
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         """{objective: {parameter: (status, array or reason)}}, each objective by itself: a refusal of one is not one of all."""
         self.in_precision()
         with stops_open(self.problem):
-            return {name: self.taken_by(function, name, arrays) for name, function in self.reverse.items()}
+            return {name: self.taken_by(function, name, arrays, cotangent) for name, function in self.reverse.items()}
 
-    def taken_by(self, function, name, arrays):
+    def taken_by(self, function, name, arrays, cotangent):
         objective = next(o for o in self.problem.objectives if o["name"] == name)
         try:
-            found = function({n: arrays[n] for n in self.moving})
+            found = function({n: arrays[n] for n in self.moving}, np.asarray(cotangent, self.problem.dtype))
         except (ValueError, NotImplementedError, TypeError) as error:
             kind = "refused" if "Reverse-mode differentiation does not work" in str(error) else "null"
             return dict.fromkeys(objective["wrt"], (kind, error))

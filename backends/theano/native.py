@@ -125,6 +125,10 @@ class Model(adapter.Model):
             raise StepError(f"the model needs a value for {quoted(free)}: give it as {{variable: array}} in 'inputs'")
         return dict(zip(named, costs))
 
+    def call(self, function, arrays, *more):
+        """As of a portable case, but for a model whose precision need not be that of floatX."""
+        return super().call(function, arrays, *(np.asarray(value, dtype=self.problem.dtype) for value in more))
+
     def draws(self):
         raise StepError("the draws of a native model are its own")
 
