@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from gradcheck._backends._worker.serve import Worker
 from gradcheck.examine import Examination
 from gradcheck.model import Case, Gradient, Init, Input, Objective, Role
-from gradcheck.session import Point, plain
+from gradcheck.session import Point, plain, tensors_of
 
 Array = NDArray[Any]
 Values = Callable[[dict[str, Array]], float]
@@ -38,6 +38,7 @@ class InProcess:
 
     def __init__(self, case: Case, arrays: dict[str, Array], value: Values, gradients: Gradients) -> None:
         self.case, self.arrays, self.value, self.derive = case, arrays, value, gradients
+        self.tensors = tensors_of(arrays)
         self.evaluations = 0
 
     def moved(self, point: Point) -> dict[str, Array]:

@@ -10,10 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from gradcheck.case_native import native_case
 from gradcheck.case_resolve import Resolver
-from gradcheck.case_schema import CaseFile, has_default, keys_at
+from gradcheck.case_schema import CaseFile, NativeFile, has_default, keys_at, schema_of
 from gradcheck.case_source import Loc, Source, did_you_mean, read, shown
 from gradcheck.errors import GradcheckError
 from gradcheck.model import Case, Place
@@ -26,6 +27,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "steps": 1,
     "objectives": {"unnamed": {"of": "x", "wrt": ["*"]}},
 }
+NATIVE_PLACEHOLDERS: dict[str, Any] = {"name": "unnamed", "step": {"framework": "jax", "build": "step.py:step"}}
 PHRASES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -60,7 +62,10 @@ def load(path: Path, frameworks: Collection[str] = FRAMEWORKS, misfits: Misfits 
     case = None
     if source.data is not None:
         file, broken = _validated(source)
-        case = Resolver(source, file, broken).case(frameworks) if file else None
+        if isinstance(file, NativeFile):
+            case = native_case(source, file, broken, frameworks)
+        elif file is not None:
+            case = Resolver(source, file, broken).case(frameworks)
         for place, problem in misfits(case) if case else ():
             source.report(place, problem)
     if case is None or source.problems:
@@ -81,7 +86,8 @@ def collect(paths: Sequence[Path]) -> list[Path]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a case file, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **CaseFile.model_json_schema()}
+    either: TypeAdapter[CaseFile | NativeFile] = TypeAdapter(CaseFile | NativeFile)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **either.json_schema()}
 
 
 def _cases_below(folder: Path) -> list[Path]:
@@ -93,10 +99,11 @@ def _cases_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _validated(source: Source) -> tuple[CaseFile | None, frozenset[str]]:
+def _validated(source: Source) -> tuple[CaseFile | NativeFile | None, frozenset[str]]:
     """The file as far as it is sound, and which top-level keys are not; problems are noted in `source`."""
+    schema = schema_of(source.data)
     try:
-        return CaseFile.model_validate(source.data), frozenset()
+        return schema.model_validate(source.data), frozenset()
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
     remaining = copy.deepcopy(source.data)
@@ -109,7 +116,7 @@ def _validated(source: Source) -> tuple[CaseFile | None, frozenset[str]]:
         _prune(remaining, loc, loc in unknown)
     broken = frozenset(str(error["loc"][0]) for error in errors if len(error["loc"]) == 1)
     try:
-        return CaseFile.model_validate(remaining), broken
+        return schema.model_validate(remaining), broken
     except ValidationError:  # more is wrong than can be cut out: the errors so far are reported
         return None, broken
 
@@ -119,7 +126,7 @@ def _free_keys(data: Any, loc: Loc) -> list[str]:
     beside = data
     for part in loc[:-1]:
         beside = beside[part]
-    return [key for key in keys_at(loc[:-1]) if key not in beside]
+    return [key for key in keys_at(loc[:-1], schema_of(data)) if key not in beside]
 
 
 def _message(error: Any, data: Any) -> str:
@@ -130,6 +137,8 @@ def _message(error: Any, data: Any) -> str:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
+            if len(loc) == 1 and schema_of(data) is NativeFile and loc[-1] in keys_at(()):
+                return f"{loc[-1]!r} belongs to portable cases: a native model has its own"
             return f"unknown key {loc[-1]!r}{did_you_mean(str(loc[-1]), _free_keys(data, loc))}"
         case "missing":
             return f"missing key {name}"
@@ -156,9 +165,9 @@ def _brief(value: Any) -> str:
 
 def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
     """Cut what makes `data` unsound, as little as can be: an unknown or optional key, an entry, else the section."""
-    section = str(loc[0])
+    section, schema = str(loc[0]), schema_of(data)
     inside = data.get(section)
-    optional = len(loc) > 2 and has_default(section, loc[2])
+    optional = len(loc) > 2 and has_default(section, loc[2], schema)
     way = loc if extra else loc[:3] if optional else loc[:2] if isinstance(inside, dict) else loc[:1]
     if section == "expect" and len(loc) > 1 and isinstance(inside, list) and not (extra or optional):
         inside[int(loc[1])] = {"reason": "stands in for a broken entry"}  # keeps the places of the others
@@ -169,5 +178,6 @@ def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
                 parent[int(part)] if isinstance(parent, list) else parent.get(part, {})
             )  # an earlier cut may have it
         parent.pop(way[-1], None)
-    if section in PLACEHOLDERS and not data.get(section):
-        data[section] = PLACEHOLDERS[section]
+    placeholders = NATIVE_PLACEHOLDERS if schema is NativeFile else PLACEHOLDERS
+    if section in placeholders and (schema is NativeFile or not data.get(section)):
+        data[section] = placeholders[section]

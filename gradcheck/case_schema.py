@@ -294,17 +294,48 @@ class CaseFile(Closed):
     expect: list[ExpectEntry] = Field([], description="known and accepted findings; one that no longer occurs fails")
 
 
-def keys_at(parent: tuple[str | int, ...]) -> tuple[str, ...]:
+class NativeStep(Closed):
+    """A model that exists in a framework's own words."""
+
+    framework: Text = Field(description="theano, jax: whose words `build` answers in")
+    build: Text = Field(description="FILE.py:FUNCTION, the file beside the case; takes nothing, returns a dict")
+
+
+class NativeFile(Closed):
+    """A native case: a framework's own model, what to differentiate and what to expect. Its data are the model's own."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(description="the case's name in reports")
+    step: NativeStep = Field(description="the framework and the function that builds the model")
+    seed: int = Field(0, ge=0, description="of the probe directions")
+    dtype: DTYPE = Field("float64", description="the framework's default float while the model is built")
+    wrt: Texts | None = Field(None, description="parameters by their owners' names, globs allowed; default: all")
+    backends: list[Text] | None = Field(None, min_length=1, description="default: every rollout of the framework")
+    tolerance: ToleranceEntry = Field(ToleranceEntry(), description="default: by dtype")
+    options: dict[str, dict[str, Any]] = Field({}, description="framework -> option -> value")
+    expect: list[ExpectEntry] = Field([], description="known and accepted findings; one that no longer occurs fails")
+
+
+Schema = type[CaseFile] | type[NativeFile]
+
+
+def schema_of(data: Any) -> Schema:
+    """Which of the two forms a file has: a native case's `step` is a mapping."""
+    return NativeFile if isinstance(data, dict) and isinstance(data.get("step"), dict) else CaseFile
+
+
+def keys_at(parent: tuple[str | int, ...], schema: Schema = CaseFile) -> tuple[str, ...]:
     """The keys that the mapping at `parent` may have: () is the file, ("parameters", "W") an entry."""
-    return tuple((_entry_model(str(parent[0])) if parent else CaseFile).model_fields)
+    return tuple((_entry_model(str(parent[0]), schema) if parent else schema).model_fields)
 
 
-def has_default(section: str, key: str | int) -> bool:
+def has_default(section: str, key: str | int, schema: Schema = CaseFile) -> bool:
     """Whether the entries of a section may leave out this key."""
-    found = getattr(_entry_model(section), "model_fields", {}).get(key)
+    if section not in schema.model_fields:
+        return False
+    found = getattr(_entry_model(section, schema), "model_fields", {}).get(key)
     return found is not None and not found.is_required()
 
 
-def _entry_model(section: str) -> Any:
-    annotation = CaseFile.model_fields[section].annotation
+def _entry_model(section: str, schema: Schema) -> Any:
+    annotation = schema.model_fields[section].annotation
     return (get_args(annotation) or (annotation,))[-1]  # the X of dict[str, X], list[X] or X

@@ -34,30 +34,50 @@ def step_problems(file: Path, function: str, inputs: Collection[str]) -> tuple[l
 
     Returns the messages that belong to the case's `step:` and the places that are in the step file itself.
     """
+    found, messages, places = _found(file, function)
+    signature = _signature(found) if found else None
+    where = f"step {function!r} ({shown(file)}:{signature.line})" if signature else ""
+    return messages + ([f"{where} {reason}" for reason in _misfits(signature, inputs)] if signature else []), places
+
+
+def build_problems(file: Path, function: str) -> tuple[list[str], list[Place]]:
+    """What stands in the way of calling `function()`, as step_problems."""
+    found, messages, places = _found(file, function)
+    signature = _signature(found) if found else None
+    if signature and signature.required:
+        where = f"build {function!r} ({shown(file)}:{signature.line})"
+        messages = [f"{where} requires {', '.join(map(repr, signature.required))}, but is called without arguments"]
+    return messages, places
+
+
+def _found(file: Path, function: str) -> tuple[ast.AST | None, list[str], list[Place]]:
+    """What a name is bound to in a file (None if only running it could tell), or the problems, as step_problems has them."""
     try:
         # bytes, so that the file's own encoding declaration counts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. an invalid escape: the user sees it when the step runs
             tree = parse(file.read_bytes())
     except SyntaxError as invalid:
-        return [], [Place(str(shown(file)), invalid.lineno or 1, invalid.offset or 1, f"syntax error: {invalid.msg}")]
+        return (
+            None,
+            [],
+            [Place(str(shown(file)), invalid.lineno or 1, invalid.offset or 1, f"syntax error: {invalid.msg}")],
+        )
     except (FileNotFoundError, NotADirectoryError):
         beside = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        return [f"no step file {file.name!r} in {shown(file.parent)}{did_you_mean(file.name, beside)}"], []
+        return None, [f"no step file {file.name!r} in {shown(file.parent)}{did_you_mean(file.name, beside)}"], []
     except IsADirectoryError:
-        return [f"step file {file.name!r} is a folder"], []
+        return None, [f"step file {file.name!r} is a folder"], []
     except (OSError, ValueError, RecursionError, MemoryError) as problem:
-        return [f"step file {file.name!r} cannot be read: {problem}"], []
+        return None, [f"step file {file.name!r} cannot be read: {problem}"], []
 
     bound = dict(_bindings(tree.body))
     if function not in bound:
         if "*" in bound:  # from somewhere import *: it may be in there
-            return [], []
+            return None, [], []
         functions = [name for name, value in bound.items() if isinstance(value, ast.FunctionDef)]
-        return [f"no function {function!r} in {shown(file)}{did_you_mean(function, functions)}"], []
-    signature = _signature(bound[function])
-    where = f"step {function!r} ({shown(file)}:{signature.line})" if signature else ""
-    return ([f"{where} {reason}" for reason in _misfits(signature, inputs)] if signature else []), []
+        return None, [f"no function {function!r} in {shown(file)}{did_you_mean(function, functions)}"], []
+    return bound[function], [], []
 
 
 def _misfits(signature: Signature, inputs: Collection[str]) -> Iterator[str]:

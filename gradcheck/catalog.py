@@ -43,7 +43,8 @@ class Backend:
     framework: the distribution whose version is reported; python: range of versions; requires: ranges that are accepted
     in an existing environment; pins: what an isolated environment is built from; probe: a program that fails if the
     framework is not healthy; process_options: options that hold for a whole process; rollouts: name as the user gives
-    it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none.
+    it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none; native: whether it
+    takes native cases.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Backend:
     options: dict[str, Option] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     default: bool = False
+    native: bool = False
 
 
 def load_backends(extra: Sequence[Path] = ()) -> dict[str, tuple[Backend, str]]:
@@ -303,4 +305,5 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> (its reader, w
     "options": (_options, False),
     "env": (_env, False),
     "default": (_flag, False),
+    "native": (_flag, False),
 }

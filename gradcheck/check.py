@@ -20,12 +20,12 @@ from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, relative
 from gradcheck.errors import BackendError, GradcheckError, UsageError
 from gradcheck.evidence import BackendEvidence, Evidence
-from gradcheck.examine import Examination, float64_twin
+from gradcheck.examine import Examination, float64_twin, is_twin
 from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.selection import Selection
 from gradcheck.self_test import self_test
-from gradcheck.session import Arrays
+from gradcheck.session import Arrays, OneRollout, Session
 from gradcheck.workers import Limits
 
 LOOKAHEAD = 2  # cases whose evidence may exist at a time: keeps workers busy and the core's memory flat
@@ -59,6 +59,11 @@ class Plan:
     case: Case
     backends: tuple[str, ...]
     named: bool
+    listed: tuple[str, ...] = ()  # those that stand in the case or after -b
+
+    def wanted(self, name: str) -> bool:
+        """Whether a backend that has nothing to run has to say so."""
+        return name in self.listed
 
 
 def run(
@@ -154,7 +159,16 @@ def misfits(case: Case, catalog: Mapping[str, tuple[Backend, str]]) -> list[tupl
     ]
     known = {backend.name for backend, _ in catalog.values()}
     options = {group: chosen for group, chosen in case.options.items() if group in known}  # the loader names the others
-    return [*backends, *check_options(options, catalog)]
+    natives = {backend.name for backend, _ in catalog.values() if backend.native}
+    if case.native and case.native not in natives:
+        unknown = f"unknown framework '{case.native}'{suggest(case.native, sorted(natives))}"
+        return [(("step", "framework"), unknown), *backends, *check_options(options, catalog)]
+    foreign: list[tuple[tuple[str | int, ...], str]] = [
+        (("backends", index), f"{name!r} cannot run a model of {case.native}")
+        for index, name in enumerate(case.backends or ())
+        if case.native and name in catalog and catalog[name][0].name != case.native
+    ]
+    return [*backends, *foreign, *check_options(options, catalog)]
 
 
 def overridden(case: Case, settings: Settings) -> Case:
@@ -167,9 +181,13 @@ def overridden(case: Case, settings: Settings) -> Case:
 
 def planned(case: Case, settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) -> Plan:
     shipped = tuple(name for name, (backend, _) in catalog.items() if backend.default)
-    own = case.backends or settings.backends or settings.default_backends or shipped
+    if case.native:  # only its own framework can run it, whatever the default is
+        own = case.backends or tuple(name for name, (backend, _) in catalog.items() if backend.name == case.native)
+    else:
+        own = case.backends or settings.backends or settings.default_backends or shipped
     chosen = tuple(name for name in own if not settings.backends or name in settings.backends)
-    return Plan(case, chosen, named=bool(case.backends or settings.backends))
+    listed = tuple(case.backends or settings.backends or ())
+    return Plan(case, chosen, named=bool(case.backends or settings.backends or case.native), listed=listed)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
@@ -194,7 +212,10 @@ def examined(
                 waiting.append((plan, [failed for _ in plan.backends]))
                 return
             plant = settings.self_test
-            jobs = [crew.submit(plan.case, name, job(plan.case, name, arrays, crew, plant)) for name in plan.backends]
+            jobs = [
+                crew.submit(plan.case, name, job(plan.case, name, arrays, crew, plant, plan.wanted(name)))
+                for name in plan.backends
+            ]
             waiting.append((plan, jobs))
 
     for _ in range(LOOKAHEAD):
@@ -211,15 +232,27 @@ def examined(
         submit()
 
 
-def job(case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False) -> Callable[[], BackendEvidence]:
-    """The examination of a case on one backend, to be run in the thread of its worker."""
+def job(
+    case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False, wanted: bool = True
+) -> Callable[[], BackendEvidence]:
+    """The examination of a case on one backend, to be run in the thread of its worker.
+
+    wanted: False if a native model that has no such rollout is to be left out without a word.
+    """
 
     def examine() -> BackendEvidence:
         clock = time.monotonic()
         with ExitStack() as sessions:
-            session = sessions.enter_context(crew.session(case, name, arrays))
+            try:
+                session = sessions.enter_context(crew.session(case, name, arrays))
+            except OneRollout:
+                if wanted:
+                    raise
+                return BackendEvidence(name, crew.catalog[name][1], [])
             twin = None
-            if case.dtype == "float32" and not case.draws_in_step:
+            if session.case.native:
+                twin = native_twin(session, name, crew, sessions)
+            elif case.dtype == "float32" and not case.draws_in_step:
                 wide, widened = float64_twin(case, arrays)
                 twin = sessions.enter_context(crew.session(wide, name, widened))
             exam = Examination(name, session, twin, case.rtol, case.atol)
@@ -230,6 +263,19 @@ def job(case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False) 
         return evidence
 
     return examine
+
+
+def native_twin(session: Session, name: str, crew: Crew, sessions: ExitStack) -> Session | None:
+    """The float64 twin of a native model in float32, or None: not every model can be widened, and a draw may change with it."""
+    if session.case.dtype != "float32":
+        return None
+    try:
+        twin = sessions.enter_context(
+            crew.session(replace(session.case, inputs=(), objectives=()), name, {}, widen=True)
+        )
+        return twin if is_twin(session, twin) else None
+    except BackendError:
+        return None
 
 
 def outcome(case: Case, name: str, future: Future[BackendEvidence]) -> BackendEvidence:
@@ -255,12 +301,18 @@ def outcome(case: Case, name: str, future: Future[BackendEvidence]) -> BackendEv
             for o in case.objectives
             for p in o.wrt
         ]
+        if case.native:  # what it would have been asked was still to be told by the model
+            names = case.wrt or ("*",)
+            checks = [
+                Evidence(Check(name, "*", p, Verdict.NOT_RUN, (error.code,), reason=error.message), Gradient("refused"))
+                for p in names
+            ]
         return BackendEvidence(name, "", checks, error=error)
 
 
 def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: Settings) -> CaseReport:
     """Judge what only several backends can tell, diagnose, and keep what a report needs."""
-    case = plan.case
+    case = next((r.case for r in results if r.case is not None), plan.case)
     across_backends(case, results, {name: backend.name for name, (backend, _) in crew.catalog.items()})
     scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew)
     findings = diagnose(scene, settings.use_expect)

@@ -20,7 +20,7 @@ from gradcheck.catalog import Backend
 from gradcheck.environments import Environment, environments_folder, resolve
 from gradcheck.errors import BackendError
 from gradcheck.model import BackendReport, Case
-from gradcheck.session import Arrays, Session
+from gradcheck.session import Arrays, OneRollout, Session
 from gradcheck.workers import Limits, Worker
 
 T = TypeVar("T")
@@ -99,8 +99,11 @@ class Crew:
         return lane.executor.submit(limited)
 
     @contextmanager
-    def session(self, case: Case, name: str, arrays: Arrays) -> Iterator[Session]:
-        """A prepared case on a backend, forgotten by the worker afterwards. Raises BackendError."""
+    def session(self, case: Case, name: str, arrays: Arrays, widen: bool = False) -> Iterator[Session]:
+        """A prepared case on a backend, forgotten by the worker afterwards. Raises BackendError.
+
+        widen: of a native model in float32, its float64 twin.
+        """
         backend, rollout = self.catalog[name]
         lane = self._lane(case, backend)
         tally = self.tallies.setdefault(name, Tally())
@@ -109,10 +112,12 @@ class Crew:
         with lane.lock:
             try:
                 self._ready(lane, backend)
-                session = Session(lane.worker, case, backend.name, rollout, arrays)
+                session = Session(lane.worker, case, backend.name, rollout, arrays, widen)
                 yield session
+            except OneRollout:
+                raise
             except BackendError:
-                self.failed = True
+                self.failed = self.failed or not widen  # not every model has a twin
                 raise
             finally:
                 if session is not None:
@@ -173,6 +178,6 @@ def process_settings(case: Case, backend: Backend) -> dict[str, Any]:
     """The values of the options that hold for a whole process, and of the dtype where that is one of them."""
     chosen = case.options.get(backend.name, {})
     return {
-        name: case.dtype if name == "dtype" else chosen.get(name, backend.options[name].default)
+        name: case.process_dtype if name == "dtype" else chosen.get(name, backend.options[name].default)
         for name in backend.process_options
     }

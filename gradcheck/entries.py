@@ -29,6 +29,7 @@ from gradcheck.numerics.localise import (
     weight,
 )
 from gradcheck.numerics.reference import LARGEST_STEP, Estimate
+from gradcheck.session import unmoved
 
 if TYPE_CHECKING:
     from gradcheck.examine import Examination
@@ -94,9 +95,9 @@ class Search:
         self, exam: Examination, i: int, name: str, evidence: Evidence, probes: dict[str, tuple[Estimate, Comparison]]
     ) -> None:
         self.exam, self.i, self.name, self.evidence = exam, i, name, evidence
-        self.shape: tuple[int, ...] = tuple(exam.session.arrays[name].shape)
+        self.shape: tuple[int, ...] = tuple(exam.session.tensors[name].shape)
         self.size = prod(self.shape)
-        self.values = exam.session.arrays[name].reshape(-1)
+        self.values = unmoved(exam.session, name)
         array = evidence.gradient.array
         self.flat = np.zeros(self.size) if array is None else np.asarray(array).reshape(-1)
         self.looks: dict[int, Look] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck.errors import BackendError
-from gradcheck.model import Check, Gradient, Planted
+from gradcheck.model import Case, Check, Gradient, Planted
 from gradcheck.numerics.compare import Comparison
 from gradcheck.numerics.fingerprint import Fingerprint
 from gradcheck.numerics.reference import Estimate
@@ -39,7 +39,10 @@ class Evidence:
 
 @dataclass
 class BackendEvidence:
-    """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run."""
+    """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run.
+
+    case: as it was examined; a native one is complete only then.
+    """
 
     backend: str
     rollout: str
@@ -50,3 +53,4 @@ class BackendEvidence:
     evaluations: int = 0
     seconds: float = 0.0
     self_test: tuple[Planted, ...] = ()
+    case: Case | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from gradcheck.numerics import reference
 from gradcheck.numerics.compare import NEEDED_POWER, Comparison, compare
 from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
 from gradcheck.numerics.reference import Allowance, Estimate
-from gradcheck.session import Arrays, Move, Point, Session
+from gradcheck.session import Arrays, Move, Point, Session, unmoved
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
 TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it mean nothing
@@ -43,10 +44,10 @@ class Examination:
         self.atol = atol
         self.objectives = [o.name for o in self.case.objectives]
         self.wanted = {name for o in self.case.objectives for name in o.wrt}
-        self.names = [i.name for i in self.case.inputs if i.name in self.wanted and is_float(session.arrays[i.name])]
-        self.scales = tensor_scales(session.arrays, self.names)
+        self.names = [i.name for i in self.case.inputs if i.name in self.wanted and session.tensors[i.name].is_float]
+        self.scales = tensor_scales({name: session.tensors[name].rms for name in self.names})
         self.eps = EPS[self.source.case.dtype]
-        self.domains = {n: domain(session.arrays[n], self.case.input(n).bounds, self.scales[n]) for n in self.names}
+        self.domains = {n: domain(unmoved(session, n), self.case.input(n).bounds, self.scales[n]) for n in self.names}
         self.ceiling = np.inf  # the step that an earlier input needed where the joint direction's was too large
         self._products: dict[tuple[Any, ...], list[list[tuple[float, float, float]]]] = {}
 
@@ -65,7 +66,13 @@ class Examination:
     def finish(self, checks: list[Evidence]) -> BackendEvidence:
         evaluations = self.session.evaluations + (self.twin.evaluations if self.twin else 0)
         return BackendEvidence(
-            self.backend, self.session.rollout, checks, self.values, self.magnitudes, evaluations=evaluations
+            self.backend,
+            self.session.rollout,
+            checks,
+            self.values,
+            self.magnitudes,
+            evaluations=evaluations,
+            case=self.case,
         )
 
     # -- what all probes share -------------------------------------------------------------------------------------
@@ -123,7 +130,7 @@ class Examination:
     def dot(self, array: NDArray[Any], name: str, move: Move) -> tuple[float, float, float]:
         """(array . direction, norm of their product, sum of its magnitudes) for one input, in units of its steps."""
         scale = self.scales[name]
-        total, norm, size = directions.dot(array, move, self.session.arrays[name].reshape(-1))
+        total, norm, size = directions.dot(array, move, unmoved(self.session, name))
         return total * scale, norm * scale, size * scale
 
     def slope(self, i: int) -> float:
@@ -255,8 +262,7 @@ class Examination:
         known = name, str({part: what for part, what in move.items() if part != "inside"})
         if known not in self._products:
             every = [g.get((o, name)) for g in (self.gradients, *self.jitter) for o in self.objectives]
-            base = self.session.arrays[name].reshape(-1)
-            size = base.size
+            base, size = unmoved(self.session, name), prod(self.session.tensors[name].shape)
             arrays = [g.array if g and g.array is not None and g.array.size == size else np.zeros(0) for g in every]
             scale, count = self.scales[name], len(self.objectives)
             found = [(t * scale, n * scale, s * scale) for t, n, s in directions.dots(arrays, move, base)]
@@ -287,9 +293,10 @@ class Examination:
         if gradient.status in ("null", "refused"):
             code = "GC105" if gradient.status == "refused" else "GC101" if self.null_by_draw(gradient) else "GC102"
             return self.verdict(i, name, Verdict.NULL, (code,), gradient, estimate=self.estimates[name])
-        if gradient.array is not None and gradient.array.shape != self.session.arrays[name].shape:
+        shape = self.session.tensors[name].shape
+        if gradient.array is not None and gradient.array.shape != shape:
             raise BackendError(
-                f"the gradient of {name} has shape {gradient.array.shape}, not {self.session.arrays[name].shape}",
+                f"the gradient of {name} has shape {gradient.array.shape}, not {shape}",
                 code="GC905",
             )
         if gradient.array is not None and not np.isfinite(gradient.array).all():
@@ -334,7 +341,9 @@ class Examination:
     def null_by_draw(self, gradient: Gradient) -> bool:
         """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
         return (
-            self.case.draws_in_step and self.session.rollout == "scan" and "No gradient defined for" not in gradient.why
+            (self.case.draws_in_step or self.case.native_draws)
+            and self.session.rollout == "scan"
+            and "No gradient defined for" not in gradient.why
         )
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
@@ -496,8 +505,8 @@ class Examination:
             name,
             verdict,
             codes,
-            shape=tuple(self.session.arrays[name].shape),
-            dtype=str(self.session.arrays[name].dtype),
+            shape=self.session.tensors[name].shape,
+            dtype=self.session.tensors[name].dtype,
             analytic_norm=None if array is None else float(np.linalg.norm(np.asarray(array, dtype=np.float64))),
             max_abs_error=comparison.error if comparison else None,
             max_rel_error=(comparison.error / comparison.scale if comparison.scale else 0.0) if comparison else None,
@@ -553,10 +562,6 @@ def is_finite(gradient: Gradient) -> bool:
     return gradient.array is not None and bool(np.isfinite(gradient.array).all())
 
 
-def is_float(array: NDArray[Any]) -> bool:
-    return array.dtype.kind == "f"
-
-
 def per_cotangent(gradients: Gradients, cotangent: float) -> Gradients:
     """Gradients taken from a cotangent, divided by it: exactly, as it is a power of two."""
     return {
@@ -583,12 +588,22 @@ def differs(one: NDArray[Any], other: NDArray[Any] | None, relative: float) -> b
         return bool((np.abs(one - other) > limit).any() or (np.isfinite(one) != np.isfinite(other)).any())
 
 
-def tensor_scales(arrays: Arrays, names: list[str]) -> dict[str, float]:
+def tensor_scales(rms: dict[str, float]) -> dict[str, float]:
     """Root mean square of each input, the unit of its steps; an all-zero one takes the geometric mean of the others, or 1."""
-    rms = {n: float(np.sqrt(np.mean(np.square(arrays[n], dtype=np.float64)))) if arrays[n].size else 0.0 for n in names}
     others = [r for r in rms.values() if r > 0 and np.isfinite(r)]
     middle = float(np.exp(np.mean(np.log(others)))) if others else 1.0
     return {n: r if r > 0 and np.isfinite(r) else middle for n, r in rms.items()}
+
+
+def is_twin(session: Session, twin: Session) -> bool:
+    """Whether a widened native model is the same model: float64, and the same values to the rounding of float32."""
+    if twin.case.dtype != "float64" or [o.name for o in twin.case.objectives] != [
+        o.name for o in session.case.objectives
+    ]:
+        return False
+    own, wide = session.values([()])[0][0], twin.values([()])[0][0]
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(own - wide) <= 1e-3 * np.abs(own)).all())
 
 
 def float64_twin(case: Case, arrays: Arrays) -> tuple[Case, Arrays]:

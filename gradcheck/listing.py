@@ -22,6 +22,8 @@ def cases(paths: tuple[Path, ...], folders: Sequence[Path], echo: Echo) -> int:
         backends = ", ".join(planned(case, settings, catalog).backends)
         pairs = sum(len(o.wrt) for o in case.objectives)
         what = f"{case.steps} steps, {len(case.objectives)} objectives, {pairs} gradients"
+        if case.native:
+            what = f"a model of {case.native}"
         echo(f"{relative(case.path)}  {case.name}: {what}, on {backends}")
     for place in problems:
         echo(str(place))

@@ -133,12 +133,23 @@ class Case:
     # set by diagnosis only: the parameter that is moved at single time steps; whether xp.stop_gradient lets gradients through
     time_probe: str = ""
     open_stops: bool = False
+    # a native case: the framework whose own words `step_function` (its build) answers in, and globs over its parameters. Inputs,
+    # objectives, steps and dtype are then the model's own: empty until a worker has built it (see session.completed)
+    native: str = ""
+    wrt: tuple[str, ...] = ()
+    native_draws: bool = False  # whether its loop draws random numbers
+    native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
 
     def inputs_of(self, role: Role) -> tuple[Input, ...]:
         return tuple(i for i in self.inputs if i.role is role)
 
     def input(self, name: str) -> Input:
         return next(i for i in self.inputs if i.name == name)
+
+    @property
+    def process_dtype(self) -> str:
+        """The default float that the framework's process needs."""
+        return self.native_dtype or self.dtype
 
     @property
     def draws_in_step(self) -> bool:

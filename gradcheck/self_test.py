@@ -19,7 +19,7 @@ from gradcheck.diagnosis.time_steps import contributions, timed
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Planted, Role, Verdict
-from gradcheck.session import Arrays, Session
+from gradcheck.session import Arrays, Session, unmoved
 
 if TYPE_CHECKING:
     from gradcheck.examine import Examination
@@ -75,7 +75,7 @@ def shares_of_one_step(exam: Examination, checks: list[Evidence], prepare: Prepa
     parameters = dict.fromkeys((e.check.parameter, e.salt) for e in checks)
     for name, salt in parameters:
         mine = [e for e in checks if (e.check.parameter, e.salt) == (name, salt)]
-        if case.steps < 2 or case.input(name).role is not Role.PARAMETER:
+        if case.native or case.steps < 2 or case.input(name).role is not Role.PARAMETER:
             continue
         probed, arrays = timed(
             case, [e.check.objective for e in mine], name, exam.session.arrays, exam.scales[name], salt
@@ -97,7 +97,7 @@ def without_share(exam: Examination, evidence: Evidence, array: Array, share: fl
     nothing else.
     """
     name = evidence.check.parameter
-    move, base = exam.move(name, evidence.salt), exam.session.arrays[name].reshape(-1)
+    move, base = exam.move(name, evidence.salt), unmoved(exam.session, name)
     _, norm, _ = directions.dot(np.ones(array.size), move, base)
     flat = array.astype(np.float64).reshape(-1)
     directions.add(flat, -share / (exam.scales[name] * norm**2), move, base)

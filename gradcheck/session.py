@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from gradcheck._backends._worker import wire
 from gradcheck.errors import BackendError
-from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Objective, Placement, Role
+from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Gradient, Init, Input, Objective, Placement, Role
 from gradcheck.workers import Worker
 
 # {"key": k} a random direction, which further keys weight or restrict, or {"entry": i}. "inside": [low, high, reach] turns
@@ -21,6 +23,23 @@ Point = Sequence[tuple[str, float, Move]]  # (input, coefficient, move): base in
 Arrays = dict[str, NDArray[Any]]
 
 _handles = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What the numerics know of an input whose entries may stay in the worker. rms: root mean square, its unit of steps."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    rms: float
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith("float")
+
+
+class OneRollout(BackendError):
+    """A native model that has no loop of the tool's own, asked for its second rollout: there is nothing to run."""
 
 
 def description(case: Case, framework: str) -> dict[str, Any]:
@@ -39,9 +58,12 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "function": case.step_function,
         "steps": case.steps,
         "seed": case.seed,
-        "dtype": case.dtype,
+        "dtype": case.process_dtype,
         "options": dict(case.options.get(framework, {})),
         "open_stops": case.open_stops,
+        "native": case.native,
+        "wrt": list(case.wrt),
+        "widen": False,
         "time_probe": [case.time_probe, TIME_OFFSET, TIME_DIRECTION] if case.time_probe else None,
         "inputs": [
             {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}
@@ -62,16 +84,30 @@ def differentiable(case: Case, objective: Objective) -> list[str]:
 class Session:
     """A case prepared in a worker under one rollout. Counts what it costs: a batch of n points is n forward evaluations."""
 
-    def __init__(self, worker: Worker, case: Case, framework: str, rollout: str, arrays: Arrays) -> None:
-        self.worker, self.case, self.rollout = worker, case, rollout
+    def __init__(
+        self, worker: Worker, case: Case, framework: str, rollout: str, arrays: Arrays, widen: bool = False
+    ) -> None:
+        self.worker, self.rollout = worker, rollout
         self.arrays = arrays
         self.handle = next(_handles)
         self.evaluations = 0
-        facts = worker.call(
-            "prepare", handle=self.handle, case=description(case, framework), arrays=wire.pack(arrays), rollout=rollout
-        )
-        self.has_complex_step: bool = facts["complex_step"]
+        told = {**description(case, framework), "widen": widen}
+        self.facts = worker.call("prepare", handle=self.handle, case=told, arrays=wire.pack(arrays), rollout=rollout)
+        if self.facts.get("one_rollout"):
+            raise OneRollout(self.facts["one_rollout"], code="GC905", note="its other rollout is checked")
+        self.case = completed(case, framework, self.facts) if case.native else case
         self._prepared_in = worker.starts
+
+    @property
+    def has_complex_step(self) -> bool:
+        return bool(self.facts["complex_step"])
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The inputs by name: as the worker tells them, where it alone has their entries."""
+        if self.case.native and "inputs" in self.facts:
+            return {i["name"]: Tensor(tuple(i["shape"]), i["dtype"], i["rms"]) for i in self.facts["inputs"]}
+        return tensors_of(self.arrays)
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(objectives, magnitudes), each float64[points, objectives]."""
@@ -120,6 +156,42 @@ class Session:
         return self.worker.call(operation, handle=self.handle, **job)
 
 
+def unmoved(session: Session, name: str) -> NDArray[Any]:
+    """An input's entries, flat; empty where the worker alone has them: such inputs have no bounds, for which they are needed."""
+    return session.arrays.get(name, np.zeros(0)).reshape(-1)
+
+
 def plain(point: Point) -> list[list[Any]]:
     """A point in builtins only, as the channel takes it."""
     return [[name, float(coefficient), move] for name, coefficient, move in point]
+
+
+def completed(case: Case, framework: str, facts: dict[str, Any]) -> Case:
+    """A native case with what only its model could tell: inputs, objectives, steps, dtype, if its loop draws."""
+    inputs = tuple(
+        Input(i["name"], Role.PARAMETER, tuple(i["shape"]), i["dtype"], Init("value")) for i in facts["inputs"]
+    )
+    objectives = tuple(Objective(o["name"], o["name"], "sum", "all", tuple(o["wrt"])) for o in facts["objectives"])
+    options = case.options
+    if facts["options"]:
+        options = {**options, framework: {**facts["options"], **options.get(framework, {})}}
+    return replace(
+        case,
+        inputs=inputs,
+        objectives=objectives,
+        steps=facts["steps"],
+        dtype=facts["dtype"],
+        native_draws=facts["draws"],
+        options=options,
+    )
+
+
+def tensors_of(arrays: Arrays) -> dict[str, Tensor]:
+    return {name: Tensor(a.shape, str(a.dtype), rms(a)) for name, a in arrays.items()}
+
+
+def rms(array: NDArray[Any]) -> float:
+    """Root mean square; 0 for an empty array and for one that is not of numbers with a square."""
+    if not array.size or array.dtype.kind not in "fiu":
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))

@@ -12,6 +12,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import extent
 from gradcheck.examine import Examination, float64_twin
 from gradcheck.model import WHOLE, Case, Gradient, Init, Input, Objective, Role, Verdict
+from gradcheck.session import tensors_of
 
 
 class Layer:
@@ -31,6 +32,7 @@ class Layer:
             None, None, 0.0,
         )  # fmt: skip
         self.fault, self.evaluations, self.has_complex_step = fault, 0, complex_step
+        self.tensors = tensors_of(self.arrays)
 
     def at(self, point, unit=1.0):
         flat = np.zeros(self.arrays["W"].size)

@@ -10,7 +10,7 @@ import traceback
 
 import numpy as np
 
-from . import directions, problem, wire
+from . import directions, native, problem, wire
 
 
 def load_adapter(path):
@@ -38,9 +38,18 @@ class Worker:
 
     def prepare(self, handle, case, arrays, rollout):
         """Build the rollout of a case; everything else refers to it by handle."""
+        if case["native"]:
+            return self.prepare_native(handle, native.NativeProblem(case, rollout))
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         self.models[handle] = model = self.adapter.prepare(task)
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
+
+    def prepare_native(self, handle, task):
+        """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
+        model = self.adapter.prepare_native(task)
+        if model is not None:
+            self.models[handle] = model
+        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **task.facts()}
 
     def values(self, handle, points):
         """Objectives and magnitudes at each point: float64[points, 2, objectives].

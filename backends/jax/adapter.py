@@ -17,6 +17,12 @@ def prepare(problem):
     return Model(problem)
 
 
+def prepare_native(problem):
+    from . import native
+
+    return native.prepare(problem)
+
+
 class Model:
     """One case under one rollout. Every evaluation splits the same key into one per step, in both rollouts."""
 

@@ -39,6 +39,12 @@ def prepare(problem):
     return Model(problem)
 
 
+def prepare_native(problem):
+    from . import native
+
+    return native.prepare(problem)
+
+
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
 

@@ -18,7 +18,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.diagnosis.scene import Scene
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.examine import DEFAULT_RTOL, EPS, Domain, domain, float64_twin, is_float, probe_key, tensor_scales
+from gradcheck.examine import DEFAULT_RTOL, EPS, Domain, domain, float64_twin, probe_key, tensor_scales
 from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Init, Input, Role
 from gradcheck.numerics import history, reference
 from gradcheck.numerics.history import History, Search
@@ -100,6 +100,8 @@ def twin_of(case: Case, backend: str, arrays: Arrays) -> tuple[Case, str, Arrays
 
 
 def can_be_timed(case: Case, name: str) -> bool:
+    if case.native:  # its loop is its own: nothing in it can be moved at one step alone
+        return False
     return case.steps > 1 and case.input(name).role in (Role.PARAMETER, Role.SEQUENCE)
 
 
@@ -139,8 +141,8 @@ def rounding_spread(
     session: Session, case: Case, gradient: NDArray[np.float64], objective: str
 ) -> NDArray[np.float64] | None:
     """How far rounding alone moves each contribution, as for the judged gradients: float64[NUDGES, T]. None if it has none."""
-    names = [n for o in case.objectives for n in o.wrt if is_float(session.arrays[n])]
-    scales = tensor_scales(session.arrays, list(dict.fromkeys(names)))
+    names = [n for o in case.objectives for n in o.wrt if session.tensors[n].is_float]
+    scales = tensor_scales({name: session.tensors[name].rms for name in names})
     limits = {n: domain(session.arrays[n], case.input(n).bounds, scale) for n, scale in scales.items()}
     rows = []
     for i in range(NUDGES):

@@ -30,8 +30,7 @@ def truncated_history(scene: Scene) -> Iterable[Claim]:
 
 
 def without_truncation(case: Case, framework: str) -> Case:
-    options = {**case.options, framework: {k: v for k, v in case.options[framework].items() if k != OPTION}}
-    return replace(case, options=options)
+    return replace(case, options={**case.options, framework: {**case.options[framework], OPTION: -1}})
 
 
 def describe(scene: Scene, kept: int, words: str, checks: list[Evidence]) -> Finding:

@@ -1,0 +1,216 @@
+"""Native cases: models in a framework's own words, one small model per kind of gradient bug, and the clean controls."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "tests" / "cases" / "native"
+SCAN, UNROLL = "scan", "unroll"
+
+# case -> {(rollout, parameter): (verdict, the observed code)}; "" where a check passes without a word
+TABLE = {
+    "theano-null-through-draw": {(SCAN, "log_vol"): ("null", "GC101"), (UNROLL, "log_vol"): ("pass", "")},
+    "theano-silent-draw": {
+        (SCAN, "mean"): ("mismatch", "GC201"),
+        (SCAN, "spread"): ("null", "GC101"),
+        (SCAN, "back"): ("null", "GC101"),
+        (UNROLL, "mean"): ("pass", ""),
+        (UNROLL, "spread"): ("pass", ""),
+        (UNROLL, "back"): ("pass", ""),
+    },
+    "theano-noise-in-sin": {(SCAN, "gain"): ("null", "GC101")},
+    "theano-truncated": {(SCAN, "weight"): ("mismatch", "GC201"), (UNROLL, "weight"): ("pass", "")},
+    "theano-wrong-op": {(SCAN, "rate"): ("mismatch", "GC201"), (UNROLL, "rate"): ("mismatch", "GC201")},
+    "theano-switch-nan": {(SCAN, "x"): ("nonfinite", "GC301")},
+    "theano-no-rule": {(SCAN, "shape"): ("null", "GC102")},
+    "theano-sampler-parameter": {(SCAN, "mu"): ("null", "GC102")},
+    "theano-captured": {(SCAN, "square"): ("disconnected", "GC103"), (UNROLL, "square"): ("pass", "")},
+    "theano-additive-noise": {(SCAN, "weight"): ("pass", ""), (UNROLL, "weight"): ("pass", "")},
+    "theano-noise-in-tanh": {(SCAN, "weight"): ("pass", ""), (UNROLL, "weight"): ("pass", "")},
+    "theano-until": {(SCAN, "factors"): ("mismatch", "GC201")},
+    "jax-custom-vjp-sign": {(SCAN, "amount"): ("mismatch", "GC201"), (UNROLL, "amount"): ("mismatch", "GC201")},
+    "jax-where-sqrt": {(SCAN, "w"): ("nonfinite", "GC301"), (UNROLL, "w"): ("nonfinite", "GC301")},
+    "jax-while": {(SCAN, "ratio"): ("null", "GC105")},
+    "jax-norm-at-zero": {(SCAN, "v"): ("nonfinite", "GC301")},
+    "jax-hard-index": {(SCAN, "stride"): ("inconclusive", "GC401")},
+    "jax-rounded": {(SCAN, "level"): ("pass", "GC703")},
+    "jax-codebook": {(SCAN, "book"): ("disconnected", "GC201")},
+    "jax-stateful-checkpoint": {(SCAN, "x"): ("nondeterministic", "GC501")},
+    "jax-keyed-checkpoint": {(SCAN, "x"): ("pass", "")},
+    "jax-float32-offset": {(SCAN, "w"): ("pass", "")},
+    "jax-float32-fixed": {(SCAN, "W"): ("inconclusive", "GC403")},
+    "jax-chaos": {(SCAN, "r"): ("inconclusive", "GC404")},
+    "jax-at-set": {(SCAN, "t"): ("pass", "")},
+    "jax-key-reuse": {(SCAN, "scale"): ("pass", "")},
+    "jax-bessel": {(SCAN, "x"): ("mismatch", "GC201")},
+    "jax-bernoulli": {(SCAN, "p"): ("inconclusive", "GC401")},
+}
+CAUSES = {
+    "theano-truncated": "GC203",
+    "jax-codebook": "GC205",
+    "jax-rounded": "GC703",
+}  # established, not only observed
+
+
+def gradcheck(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("gradcheck")
+    done = subprocess.run([str(program), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def report():
+    return json.loads(gradcheck("run", FOLDER, "--json", "-").stdout)
+
+
+def test_every_model_is_in_the_table(report):
+    assert sorted(TABLE) == sorted(entry["name"] for entry in report["cases"])
+    assert sorted(TABLE) == sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", TABLE)
+def test_the_verdict_is_right(report, name):
+    entry = next(entry for entry in report["cases"] if entry["name"] == name)
+    found = {
+        (check["backend"].rpartition("-")[2], check["parameter"]): (check["verdict"], (check["codes"] or [""])[0])
+        for check in entry["checks"]
+    }
+    assert found == TABLE[name]
+    if name in CAUSES:
+        assert CAUSES[name] in {finding["code"] for finding in entry["findings"]}
+
+
+@pytest.mark.backend
+def test_correct_float32_code_is_judged_by_a_float64_twin_where_there_is_one(report):
+    checks = {entry["name"]: entry["checks"][0] for entry in report["cases"]}
+    assert checks["jax-float32-offset"]["reference"] == "finite differences in float64"
+    assert checks["jax-float32-fixed"]["reference"] == "finite differences"
+    assert {checks[name]["dtype"] for name in ("jax-float32-offset", "jax-float32-fixed")} == {"float32"}
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = {  # what `build` does -> part of what the user is told
+    "raises": (
+        "jax",
+        "raise RuntimeError('no weights here')",
+        "no weights here",
+    ),
+    "list": (
+        "jax",
+        "return [1, 2]",
+        "returned list, not a dict",
+    ),
+    "empty": (
+        "jax",
+        "return {}",
+        "without 'step' or 'loss'",
+    ),
+    "lacking": (
+        "jax",
+        "return {'loss': abs}",
+        "lacks 'params'",
+    ),
+    "strange": (
+        "jax",
+        "return {'loss': abs, 'params': 1.0, 'parms': 2}",
+        "unknown key 'parms'",
+    ),
+    "vector": (
+        "jax",
+        "return {'loss': lambda p: p * 2, 'params': np.ones(3)}",
+        "'loss' has shape (3,): it has to be a scalar",
+    ),
+    "integer": (
+        "jax",
+        "return {'loss': lambda p: p.astype(int).sum(), 'params': np.ones(3)}",
+        "is int64",
+    ),
+    "collide": (
+        "jax",
+        "return {'loss': lambda p: p['a.b'], 'params': {'a.b': 1.0, 'a': {'b': 2.0}}}",
+        "two parameters are called 'a.b'",
+    ),
+    "nothing": (
+        "jax",
+        "return {'loss': lambda p: 1.0, 'params': {}}",
+        "no parameter to differentiate by",
+    ),
+    "half": (
+        "jax",
+        "return {'loss': lambda p: p.sum(), 'params': np.ones(3, np.float16)}",
+        "only float32 and float64",
+    ),
+    "unending": (
+        "jax",
+        "return {'step': lambda p, c, x: (c, c), 'carry': 0.0, 'params': 1.0}",
+        "number of steps is not known",
+    ),
+    "unnamed": (
+        "theano",
+        "a, b = (theano.shared(1.0, 'W') for _ in 'ab'); return {'costs': {'c': a * b}, 'wrt': [a, b]}",
+        "two parameters are called 'W'",
+    ),
+    "matrix": (
+        "theano",
+        "a = theano.shared(np.ones(3), 'a'); return {'costs': {'c': a}, 'wrt': [a]}",
+        "it has to be a scalar",
+    ),
+    "free": (
+        "theano",
+        "x, a = T.dscalar('x'), theano.shared(1.0, 'a'); return {'costs': {'c': a * x}, 'wrt': [a]}",
+        "needs a value for 'x'",
+    ),
+    "stranger": (
+        "theano",
+        "a = theano.shared(1.0, 'a'); return {'costs': {'c': a}, 'wrt': {'d': [a]}}",
+        "'wrt' names 'd', which is no objective",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    for name, (framework, body, _) in BAD.items():
+        imports = "import theano\nimport theano.tensor as T\n" if framework == "theano" else ""
+        (folder / f"{name}.py").write_text(f"import numpy as np\n{imports}\ndef build():\n    {body}\n")
+        step = f"step: {{framework: {framework}, build: {name}.py:build}}\n"
+        (folder / f"{name}.yaml").write_text(f"name: {name}\n{step}")
+    (folder / "pattern.py").write_text("def build():\n    return {'loss': lambda p: p['a'], 'params': {'a': 1.0}}\n")
+    (folder / "pattern.yaml").write_text("name: pattern\nstep: {framework: jax, build: pattern.py:build}\nwrt: [W_*]\n")
+    done = gradcheck("run", folder, "--json", "-", cwd=folder)
+    return done.returncode, {entry["name"]: entry for entry in json.loads(done.stdout)["cases"]}
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", [*BAD, "pattern"])
+def test_a_model_that_cannot_be_built_is_told_in_one_finding(told, name):
+    code, entries = told
+    assert code == 3
+    (finding,) = entries[name]["findings"]
+    assert finding["code"] == "GC905"
+    assert (BAD[name][2] if name in BAD else "no parameter matches 'W_*'; the model has 'a'") in finding["because"]
+    assert {check["verdict"] for check in entries[name]["checks"]} == {"not_run"}
+
+
+@pytest.mark.backend
+def test_the_second_rollout_of_a_loss_is_left_out_unless_it_is_asked_for():
+    asked = gradcheck("run", FOLDER / "jax_at_set.yaml", "-b", "jax-unroll", "--json", "-")
+    (entry,) = json.loads(asked.stdout)["cases"]
+    assert asked.returncode == 3
+    assert "runs its own loop" in entry["findings"][0]["because"]
+
+
+def test_a_framework_that_is_not_selected_leaves_the_case_out():
+    done = gradcheck("run", FOLDER / "jax_at_set.yaml", "-b", "theano-scan")
+    assert done.returncode == 5
+    assert "jax-at-set" in done.stdout + done.stderr
