@@ -30,6 +30,7 @@ COTANGENT = -8.0
 Gradients = dict[tuple[str, str], Gradient]
 USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
 RETRIES = 0.3  # of the values that a case without retries may cost
+CALM, LOOSE, LOOSEST = 5e-6, 8, 64  # see Examination.gradient_rounding
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 
 
@@ -435,18 +436,30 @@ class Examination:
         if planted is not None:
             total, norm, _ = self.dot(planted, name, move)
         scale = max(norm, 1e-6 * self.largest(i), abs(float(estimate.value[i])))
-        tolerance = self.tolerance(i, name, move, norm)
+        tolerance, rounding = self.granted(norm, name), self.gradient_rounding(i, name, move, norm)
         value, bound = float(estimate.value[i]), float(estimate.bound[i])
         if self.noisy[i] and estimate.method != "complex step":
             bound = float("inf")
-        return compare(total, value, bound, tolerance, scale)
+        return compare(total, value, bound, tolerance, scale, rounding)
 
     def tolerance(self, i: int, name: str, move: Move, norm: float) -> float:
-        """What is granted beyond the reference's bound: a share of the gradient, and the rounding of a float32 one."""
-        granted = self.rtol * norm + self.atol * self.scales[name]
-        if self.case.dtype == "float32":
-            granted += 32 * self.spread(i, name, move) + 64 * EPS["float32"] * norm
-        return granted
+        """What is granted beyond the reference's bound: the user's share of the gradient, and the rounding of a float32 one."""
+        return self.granted(norm, name) + self.gradient_rounding(i, name, move, norm)
+
+    def granted(self, norm: float, name: str) -> float:
+        return self.rtol * norm + self.atol * self.scales[name]
+
+    def gradient_rounding(self, i: int, name: str, move: Move, norm: float) -> float:
+        """How far a float32 gradient may be off along a move, from how far one unit in the last place of the inputs moves it.
+
+        Over 3 500 probes of random RNNs, the error was at most 2.2 times that movement plus one eps where the movement was
+        below 1e-5 of the gradient, and up to 10 times where it was more and the model chaotic.
+        """
+        if self.case.dtype != "float32":
+            return 0.0
+        moved = self.spread(i, name, move) + EPS["float32"] * norm
+        chaos = moved / norm / CALM if norm else 1.0
+        return float(np.clip(LOOSE * chaos, LOOSE, LOOSEST)) * moved
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
@@ -478,7 +491,7 @@ class Examination:
 
     def kinked(self, i: int, name: str, estimate: Estimate) -> bool:
         """Whether the gap of forward and backward slopes stays at a much smaller step, which that of curvature would not."""
-        scale, move, h = self.scales[name], self.move(name, "probe"), reference.SMALLEST_STEP * 8
+        scale, move, h = self.scales[name], self.move(name, "probe"), reference.KINK_STEP
         if "inside" in move:  # looked at from one side alone
             return False
         values, _ = self.source.values([[(name, scale * h * rung, move)] for rung in reference.LADDER])
