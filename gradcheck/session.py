@@ -64,6 +64,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "native": case.native,
         "wrt": list(case.wrt),
         "widen": False,
+        "contraction": [[name, size, {"key": key}] for name, size, key in case.contraction] or None,
         "time_probe": [case.time_probe, TIME_OFFSET, TIME_DIRECTION] if case.time_probe else None,
         "inputs": [
             {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}

@@ -37,11 +37,12 @@ class Worker:
         return dict(facts, python=platform.python_version(), numpy=np.__version__)
 
     def prepare(self, handle, case, arrays, rollout):
-        """Build the rollout of a case; everything else refers to it by handle."""
+        """Build the rollout of a case, or that of its gradient . w; everything else refers to it by handle."""
         if case["native"]:
             return self.prepare_native(handle, native.NativeProblem(case, rollout))
         task = problem.Problem(case, wire.unpack(arrays), rollout)
-        self.models[handle] = model = self.adapter.prepare(task)
+        prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
+        self.models[handle] = model = prepare(task)
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
 
     def prepare_native(self, handle, task):
@@ -50,6 +51,12 @@ class Worker:
         if model is not None:
             self.models[handle] = model
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **task.facts()}
+
+    def prepare_second(self):
+        prepare = getattr(self.adapter, "prepare_second", None)
+        if prepare is None:
+            raise problem.StepError("this backend offers no second derivatives (its adapter has no prepare_second)")
+        return prepare
 
     def values(self, handle, points):
         """Objectives and magnitudes at each point: float64[points, 2, objectives].

@@ -28,6 +28,7 @@ class Scene:
     results: Sequence[BackendEvidence]
     lab: Crew
     notes: dict[str, object] = field(default_factory=dict)
+    second: Sequence[BackendEvidence] = ()  # of second order, seen by the rule of that name alone
 
     def checks(self, *verdicts: Verdict) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]

@@ -113,6 +113,7 @@ def _check(check: Check) -> dict[str, Any]:
         "wrong": _wrong(check.wrong) if check.wrong else None,
         "time_steps": [int(step) for step in check.time_steps] if check.time_steps else None,
         "reason": check.reason or None,
+        "order": int(check.order),
     }
 
 
@@ -152,6 +153,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "expected": bool(finding.expected),
         "blame": _blame(finding.blame) if finding.blame else None,
         "numbers": [{"label": label, "text": text} for label, text in finding.numbers],
+        "order": int(finding.order),
     }
 
 

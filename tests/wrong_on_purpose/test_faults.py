@@ -182,6 +182,25 @@ def test_a_dead_parameter_is_advice(bench, fault, verdict, strict):
     assert report.exit_code == 0
 
 
+def test_second_order_is_asked_of_gradients_that_pass_and_one_line_says_how_many_do_not(bench):
+    report = bench.run(bench.case("entry W_h 6 1e-3"), order=2)
+    first = [c for c in report.cases[0].checks if c.order == 1]
+    second = [c for c in report.cases[0].checks if c.order == 2]
+    assert {(c.objective, c.parameter) for c in first} - {(c.objective, c.parameter) for c in second} == {
+        ("hidden", "W_h")
+    }
+    assert (
+        report.warnings[0]
+        == "second order: 1 of 6 checks left out: it is asked of portable steps, where the gradient passes"
+    )
+    assert {(c.verdict, c.codes) for c in second} == {
+        (Verdict.NOT_RUN, ("GC905",))
+    }  # the fake offers none, and says so
+    assert "offers no second derivatives" in second[0].reason
+    assert {(f.code, f.order) for f in report.cases[0].findings} == {("GC201", 1), ("GC905", 2)}
+    assert report.exit_code == 1
+
+
 # --- could not run: exit 3, and nothing else lost ---------------------------------------------------------------------
 
 
