@@ -21,6 +21,7 @@ from gradcheck.diagnosis.scene import Scene, relative
 from gradcheck.errors import BackendError, GradcheckError, UsageError
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.examine import Examination, float64_twin, is_twin
+from gradcheck.forward_mode import second_opinions
 from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.second_order import contracted
@@ -276,6 +277,7 @@ def job(
             evidence = exam.run()
             if plant:
                 evidence.self_test = self_test(exam, evidence.checks, lambda timed, at: crew.session(timed, name, at))
+            second_opinions(exam, evidence.checks)  # last: should the worker die of it, nothing is lost
         return evidence
 
     return examine

@@ -238,6 +238,9 @@ class Check:
     time_steps: tuple[int, int] | None = None
     reason: str = ""  # the framework's own words for a refusal, or why the reference cannot tell
     order: int = 1  # 2: of the Hessian-vector product, whose "objective" is gradient . w
+    forward_mode: float | None = (
+        None  # how far it is from reverse mode along the probe, relative; asked where not a pass
+    )
 
     @property
     def dead(self) -> bool:

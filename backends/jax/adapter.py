@@ -149,6 +149,16 @@ class Model:
             return {o["name"]: dict.fromkeys(o["wrt"], (kind, error)) for o in self.problem.objectives}
         return {o: {name: ("ok", np.asarray(g)) for name, g in by_input.items()} for o, by_input in results.items()}
 
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents. Run as it is written: it is asked once or twice."""
+        import jax
+
+        self.in_precision()
+        moving = {name: arrays[name] for name in self.moving}
+        along = {name: np.asarray(tangent, arrays[name].dtype) for name, tangent in tangents.items()}
+        moved = {name: moving[name] for name in along}
+        return np.asarray(jax.jvp(lambda inputs: self.objectives({**moving, **inputs})[0], (moved,), (along,))[1])
+
     def draws(self):
         self.in_precision()
         rows = [self.noise(key) for key in self.keys()]

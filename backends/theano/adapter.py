@@ -52,6 +52,8 @@ def prepare_second(problem):
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
 
+    pushforward = None  # compiled where it is asked for
+
     def __init__(self, problem):
         from . import xp
 
@@ -219,6 +221,19 @@ class Model:
         gradients = symbolic_gradients(cost, {n: self.inputs[n] for n in objective["wrt"]}, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients
+
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents, by the ops' R_op. The other inputs' are zeros."""
+        from theano.gradient import Rop
+
+        moved = {name: self.inputs[name] for name in self.problem.wrt}
+        if self.pushforward is None:
+            along = [variable("tangent_" + name, arrays[name]) for name in moved]
+            ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            self.pushforward = self.compile(ends, *along)
+        still = {name: np.zeros_like(arrays[name]) for name in moved}
+        given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
+        return self.call(self.pushforward, arrays, *given)
 
     def draws(self):
         history, _ = self.rollout(self.xp, record_draws=True)

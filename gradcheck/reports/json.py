@@ -114,6 +114,7 @@ def _check(check: Check) -> dict[str, Any]:
         "time_steps": [int(step) for step in check.time_steps] if check.time_steps else None,
         "reason": check.reason or None,
         "order": int(check.order),
+        "forward_mode": _number(check.forward_mode),
     }
 
 

@@ -9,7 +9,7 @@ from gradcheck._backends._worker import directions
 from gradcheck.check import job
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.diagnosis import diagnose
-from gradcheck.diagnosis.scene import Scene
+from gradcheck.diagnosis.scene import Scene, numbers
 from gradcheck.evidence import BackendEvidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Case, Verdict
@@ -243,3 +243,68 @@ def test_a_rule_that_cannot_be_differentiated_again_is_told_in_the_frameworks_wo
     (found,) = second.checks
     assert (found.check.verdict, found.check.codes) == (Verdict.NULL, ("GC102",))
     assert words in found.check.reason
+
+
+# --- forward mode against reverse mode --------------------------------------------------------------------------------
+
+DETACHED = """
+def detached(xp, w, h):
+    return {"h": xp.sin(w) * xp.stop_gradient(w) + 0.0 * h}
+
+
+def kinked(xp, w, h):
+    return {"h": xp.abs(w) + w**3 + 0.0 * h}
+"""
+
+
+def along_a_direction(bench, case: Case, rollout: str):
+    """(forward mode, the reverse pass, the tangents' words) along one direction of all inputs."""
+    point = [(name, 1.0, {"key": probe_key(case.seed, name)}) for name in ("w",)]
+    with bench.session(case, rollout) as session:
+        values, none = session.tangents([point])
+        gradient = session.gradients()["h", "w"].array
+    return values, directions.dot(gradient, point[0][2])[0], none
+
+
+@pytest.mark.parametrize("rollout", ROLLOUTS)
+def test_forward_mode_is_what_the_reverse_pass_gives_or_the_backend_has_none(bench, rollout):
+    case = bench.case("curved_forward", CURVED, step=SECOND)
+    values, reverse, none = along_a_direction(bench, case, rollout)
+    if rollout == "unroll":  # its forward mode is the complex step, which is the reference already
+        assert (values, none) == (None, "")
+    else:
+        assert values[0, 0] == pytest.approx(reverse, rel=1e-14)
+        assert values[0, 1] == 0
+
+
+@pytest.mark.parametrize(("rollout", "words"), [("jax-unroll", "custom_vjp"), ("theano-unroll", "NotImplementedError")])
+def test_a_rule_without_a_forward_half_is_told_in_the_frameworks_words(bench, rollout, words):
+    case = bench.case("no_forward", IGNORES, step=RULES)
+    values, _, none = along_a_direction(bench, case, rollout)
+    assert values is None
+    assert words in none
+
+
+@pytest.mark.parametrize("rollout", ["theano-unroll", "jax-unroll", "unroll"])
+def test_a_wrong_gradient_says_what_forward_mode_gives(bench, rollout):
+    """A stopped gradient is stopped in both modes; complex step goes through it."""
+    case = bench.case("detached", IGNORES.replace("ignores", "detached"), step=DETACHED)
+    (found,) = bench.examined(case, rollout).checks
+    assert found.check.verdict is Verdict.MISMATCH
+    if rollout == "unroll":
+        assert found.check.forward_mode == found.comparison.error / found.comparison.scale > 0.01
+        assert "forward_mode" not in found.notes
+    else:
+        assert found.check.forward_mode < 1e-14
+        rows = dict(numbers(found))
+        assert "agrees with the reverse pass to" in rows["forward mode"]
+        assert "not with the differences" in rows["forward mode"]
+
+
+@pytest.mark.parametrize("rollout", ["theano-unroll", "jax-unroll"])
+def test_where_differences_cannot_tell_the_two_modes_are_held_against_each_other(bench, rollout):
+    text = IGNORES.replace("ignores", "kinked").replace("{uniform: [0.5, 1.5]}", "{value: [0.0, 1.0, 2.0]}")
+    (found,) = bench.examined(bench.case("kinked", text, step=DETACHED), rollout).checks
+    assert (found.check.verdict, found.check.codes) == (Verdict.INCONCLUSIVE, ("GC402",))
+    assert found.check.forward_mode < 1e-14
+    assert "differences cannot tell" in dict(numbers(found))["forward mode"]

@@ -45,7 +45,7 @@ CHECK = an_object(
         entries=a_list(an_object(index=a_list(COUNT), analytic=NUMBER, reference=NUMBER)),
     )),
     time_steps=nullable({"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}), reason=SLOT,
-    order={"enum": [1, 2]},
+    order={"enum": [1, 2]}, forward_mode=nullable(NUMBER),
 )  # fmt: skip
 FINDING = an_object(
     code=CODE, title=STRING, severity={"enum": ["error", "inconclusive", "advice"]}, backends=a_list(STRING),
