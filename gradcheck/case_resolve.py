@@ -227,6 +227,7 @@ class Resolver:
             codes=tuple(entry.code or ()),
             reason=entry.reason,
             line=self.source.line(loc),
+            orders=(entry.order,) if entry.order else (),
         )
 
     def _step(self) -> tuple[Path, str]:

@@ -270,6 +270,9 @@ class ExpectEntry(Closed):
     parameters: Texts | None = None
     parameter: Texts | None = Field(None, description="the same as `parameters`")
     code: Codes | None = Field(None, description="GC101, or a family such as GC2xx")
+    order: Literal[1, 2] | None = Field(
+        None, description="of the gradient (1) or the Hessian-vector product (2, --order 2)"
+    )
     reason: Annotated[str, AfterValidator(_reason)] = Field(description="why this is accepted", min_length=1)
 
 

@@ -21,8 +21,10 @@ from gradcheck.diagnosis.scene import Scene, relative
 from gradcheck.errors import BackendError, GradcheckError, UsageError
 from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.examine import Examination, float64_twin, is_twin
+from gradcheck.forward_mode import second_opinions
 from gradcheck.judge import across_backends
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
+from gradcheck.second_order import contracted
 from gradcheck.selection import Selection
 from gradcheck.self_test import self_test
 from gradcheck.session import Arrays, OneRollout, Session
@@ -47,6 +49,7 @@ class Settings:
     strict: bool = False
     use_expect: bool = True
     self_test: bool = False
+    order: int = 1  # 2: Hessian-vector products too
     offline: bool = False
     python: Mapping[str, Path] = field(default_factory=dict)
     extra_backends: tuple[Path, ...] = ()
@@ -106,7 +109,11 @@ def run(
         cases=tuple(reports),
         problems=tuple(problems),
         rerun=rerun(reports),
-        warnings=(*left_out(cases, plans, problems, settings), *warnings(plans, reports, logs)),
+        warnings=(
+            *left_out(cases, plans, problems, settings),
+            *(first_order_only(reports) if settings.order == 2 else ()),
+            *warnings(plans, reports, logs),
+        ),
     )
 
 
@@ -211,9 +218,9 @@ def examined(
                 failed.set_exception(problem)
                 waiting.append((plan, [failed for _ in plan.backends]))
                 return
-            plant = settings.self_test
+            ask = (settings.self_test, settings.order)
             jobs = [
-                crew.submit(plan.case, name, job(plan.case, name, arrays, crew, plant, plan.wanted(name)))
+                crew.submit(plan.case, name, job(plan.case, name, arrays, crew, *ask, wanted=plan.wanted(name)))
                 for name in plan.backends
             ]
             waiting.append((plan, jobs))
@@ -233,7 +240,7 @@ def examined(
 
 
 def job(
-    case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False, wanted: bool = True
+    case: Case, name: str, arrays: Arrays, crew: Crew, plant: bool = False, order: int = 1, wanted: bool = True
 ) -> Callable[[], BackendEvidence]:
     """The examination of a case on one backend, to be run in the thread of its worker.
 
@@ -242,6 +249,17 @@ def job(
 
     def examine() -> BackendEvidence:
         clock = time.monotonic()
+        evidence = examine_order(case, plant)
+        second = contracted(case, arrays, evidence.checks) if order == 2 else None
+        if second is not None:
+            try:
+                evidence.second = examine_order(second)
+            except BackendError as error:  # what was found about the gradients stays
+                evidence.second = not_run(second, name, error)
+        evidence.seconds = time.monotonic() - clock
+        return evidence
+
+    def examine_order(case: Case, plant: bool = False) -> BackendEvidence:
         with ExitStack() as sessions:
             try:
                 session = sessions.enter_context(crew.session(case, name, arrays))
@@ -259,7 +277,7 @@ def job(
             evidence = exam.run()
             if plant:
                 evidence.self_test = self_test(exam, evidence.checks, lambda timed, at: crew.session(timed, name, at))
-        evidence.seconds = time.monotonic() - clock
+            second_opinions(exam, evidence.checks)  # last: should the worker die of it, nothing is lost
         return evidence
 
     return examine
@@ -283,40 +301,46 @@ def outcome(case: Case, name: str, future: Future[BackendEvidence]) -> BackendEv
     try:
         return future.result()
     except BackendError as error:
-        shapes = {i.name: i for i in case.inputs}
+        return not_run(case, name, error)
+
+
+def not_run(case: Case, name: str, error: BackendError) -> BackendEvidence:
+    shapes = {i.name: i for i in case.inputs}
+    checks = [
+        Evidence(
+            Check(
+                name,
+                o.name,
+                p,
+                Verdict.NOT_RUN,
+                (error.code,),
+                shape=shapes[p].shape,
+                dtype=shapes[p].dtype,
+                reason=error.message,
+                order=case.order,
+            ),
+            Gradient("refused"),
+        )
+        for o in case.objectives
+        for p in o.wrt
+    ]
+    if case.native:  # what it would have been asked was still to be told by the model
+        names = case.wrt or ("*",)
         checks = [
-            Evidence(
-                Check(
-                    name,
-                    o.name,
-                    p,
-                    Verdict.NOT_RUN,
-                    (error.code,),
-                    shape=shapes[p].shape,
-                    dtype=shapes[p].dtype,
-                    reason=error.message,
-                ),
-                Gradient("refused"),
-            )
-            for o in case.objectives
-            for p in o.wrt
+            Evidence(Check(name, "*", p, Verdict.NOT_RUN, (error.code,), reason=error.message), Gradient("refused"))
+            for p in names
         ]
-        if case.native:  # what it would have been asked was still to be told by the model
-            names = case.wrt or ("*",)
-            checks = [
-                Evidence(Check(name, "*", p, Verdict.NOT_RUN, (error.code,), reason=error.message), Gradient("refused"))
-                for p in names
-            ]
-        return BackendEvidence(name, "", checks, error=error)
+    return BackendEvidence(name, "", checks, error=error)
 
 
 def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: Settings) -> CaseReport:
     """Judge what only several backends can tell, diagnose, and keep what a report needs."""
     case = next((r.case for r in results if r.case is not None), plan.case)
     across_backends(case, results, {name: backend.name for name, (backend, _) in crew.catalog.items()})
-    scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew)
+    second = [r.second for r in results if r.second is not None]
+    scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew, second=second)
     findings = diagnose(scene, settings.use_expect)
-    checks = tuple(e.check for r in results for e in r.checks)
+    checks = tuple(e.check for r in (*results, *second) for e in r.checks)
     planted = tuple(p for r in results for p in r.self_test)
     return CaseReport(case.name, relative(case.path), case.seed, checks, tuple(findings), planted)
 
@@ -374,6 +398,14 @@ def left_out(cases: Sequence[Case], plans: Sequence[Plan], problems: Sequence[Pl
     return []
 
 
+def first_order_only(reports: Sequence[CaseReport]) -> list[str]:
+    """How many checks were not made at second order."""
+    orders = [sum(c.order == order for r in reports for c in r.checks) for order in (1, 2)]
+    count = orders[0] - orders[1]
+    why = "it is asked of portable steps, where the gradient passes"
+    return [f"second order: {count} of {orders[0]} checks left out: {why}"] if count else []
+
+
 def warnings(plans: Sequence[Plan], reports: Sequence[CaseReport], logs: str) -> tuple[str, ...]:
     """One loud line per backend that could not be had, and where the logs are."""
     gone: dict[str, str] = {}
@@ -396,4 +428,5 @@ def rerun(reports: Sequence[CaseReport]) -> str:
         b for r in failing for f in r.findings if f.severity is Severity.ERROR and not f.expected for b in f.backends
     )
     paths = dict.fromkeys(r.path for r in failing)
-    return " ".join(["gradcheck run", *paths, *(f"-b {name}" for name in backends)])
+    second = any(f.order == 2 and f.severity is Severity.ERROR and not f.expected for r in failing for f in r.findings)
+    return " ".join(["gradcheck run", *paths, *(f"-b {name}" for name in backends), *["--order 2"] * second])

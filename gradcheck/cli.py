@@ -124,6 +124,7 @@ further_backends = click.option(
         "gradcheck run -b jax-scan -b unroll -k 'rnn and not float32'",
         "gradcheck run --json report.json --junit report.xml --strict",
         "gradcheck run --self-test cases/gru.yaml",
+        "gradcheck run --order 2 cases/gru.yaml",
         "gradcheck run --python theano=~/envs/model/bin/python my_case.yaml",
     )
 )
@@ -152,6 +153,13 @@ further_backends = click.option(
 @click.option("--strict", is_flag=True, help="Exit 3 also for inconclusive checks and for missing default backends.")
 @click.option(
     "--self-test", is_flag=True, help="Plant errors into the gradients that pass, and say which would be seen."
+)
+@click.option(
+    "--order",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="2: check Hessian-vector products too, where gradients pass.",
 )
 @click.option("--no-expect", is_flag=True, help="Treat every finding as unexpected.")
 @click.option(

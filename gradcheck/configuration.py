@@ -76,6 +76,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
         strict=options["strict"] or table.get("strict", False),
         use_expect=not options["no_expect"],
         self_test=options["self_test"],
+        order=options["order"],
         offline=options["offline"],
         python=python,
         extra_backends=(*options["folders"], *(folder / f for f in table.get("backend_folders", ()))),

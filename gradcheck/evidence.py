@@ -42,6 +42,7 @@ class BackendEvidence:
     """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run.
 
     case: as it was examined; a native one is complete only then.
+    second: the same of second order, if that was asked for and some gradient passed.
     """
 
     backend: str
@@ -54,3 +55,4 @@ class BackendEvidence:
     seconds: float = 0.0
     self_test: tuple[Planted, ...] = ()
     case: Case | None = None
+    second: BackendEvidence | None = None

@@ -310,6 +310,11 @@ class Examination:
     def held(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """A gradient that is finite, if it is there, and repeats: held against what the objective does."""
         zero = gradient.array is None or not gradient.array.any()
+        if (
+            zero and not self.estimates[name].moved[i] and self.case.order == 2
+        ):  # linear in this input, or made of flat pieces
+            nothing = compare(0, 0, 0, 0, 0)
+            return self.verdict(i, name, Verdict.PASS, (), gradient, self.estimates[name], nothing)
         if zero and not self.estimates[name].moved[i]:
             return self.dead(i, name, gradient)
         return self.compared(i, name, gradient)
@@ -529,7 +534,8 @@ class Examination:
             else None,
             reference=(estimate.method + (" in float64" if self.twin else "")) if estimate else "",
             forward_evaluations=0 if estimate is None else 1 if estimate.method == "complex step" else 4,
-            reason=reason or gradient.why,
+            reason=reason or ("" if verdict is Verdict.PASS else gradient.why),
+            order=self.case.order,
         )
         return Evidence(check, gradient, comparison, estimate, i, self.scales.get(name, 1.0))
 

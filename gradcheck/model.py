@@ -109,6 +109,7 @@ class Expectation:
     codes: tuple[str, ...]
     reason: str
     line: int
+    orders: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,13 @@ class Case:
     wrt: tuple[str, ...] = ()
     native_draws: bool = False  # whether its loop draws random numbers
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
+    # set by `--order 2` only: (input, coefficient, key) of the direction w; the objectives are then gradient . w
+    contraction: tuple[tuple[str, float, int], ...] = ()
+
+    @property
+    def order(self) -> int:
+        """1: the objectives' gradients are checked; 2: their Hessian-vector products."""
+        return 2 if self.contraction else 1
 
     def inputs_of(self, role: Role) -> tuple[Input, ...]:
         return tuple(i for i in self.inputs if i.role is role)
@@ -229,6 +237,10 @@ class Check:
     wrong: Wrong | None = None
     time_steps: tuple[int, int] | None = None
     reason: str = ""  # the framework's own words for a refusal, or why the reference cannot tell
+    order: int = 1  # 2: of the Hessian-vector product, whose "objective" is gradient . w
+    forward_mode: float | None = (
+        None  # how far it is from reverse mode along the probe, relative; asked where not a pass
+    )
 
     @property
     def dead(self) -> bool:
@@ -276,6 +288,7 @@ class Finding:
     whose: str = ""
     expected: bool = False
     blame: Blame | None = None
+    order: int = 1  # of the checks that it is about
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "native": case.native,
         "wrt": list(case.wrt),
         "widen": False,
+        "contraction": [[name, size, {"key": key}] for name, size, key in case.contraction] or None,
         "time_probe": [case.time_probe, TIME_OFFSET, TIME_DIRECTION] if case.time_probe else None,
         "inputs": [
             {"name": i.name, "kind": kind(i.placement, i.role), "shape": list(i.shape), "draw": i.init.kind}
@@ -125,6 +126,19 @@ class Session:
         self.evaluations += len(directions)
         derivatives: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
         return derivatives
+
+    def tangents(self, directions: Sequence[Point]) -> tuple[NDArray[np.float64] | None, str]:
+        """(forward-mode derivatives along each direction, float64[directions, objectives], or None, and then why).
+
+        The words are the framework's own where it has no forward mode for this case, "" where the backend offers none at all.
+        """
+        answer = self._call("tangents", directions_asked=[plain(point) for point in directions])
+        if "none" in answer:
+            return None, answer["none"]
+        derivatives: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        if derivatives.shape != (len(directions), len(self.case.objectives)):
+            raise BackendError(f"the backend's tangents have shape {derivatives.shape}", code="GC905")
+        return derivatives, ""
 
     def gradients(self, point: Point = (), cotangent: float = 1.0) -> dict[tuple[str, str], Gradient]:
         """Every gradient that the case asks for, by (objective, input), times the cotangent that reverse passes start from."""

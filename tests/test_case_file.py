@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gradcheck.case_file import CaseFileError, collect, json_schema, load
-from gradcheck.model import Case, Expectation, Init, Objective, Place, Placement, Role
+from gradcheck.diagnosis import is_expected
+from gradcheck.model import Case, Check, Expectation, Init, Objective, Place, Placement, Role, Verdict
 
 STEP = """\
 def step(xp, x, h, eps, W_x, W_h, b, n=None):
@@ -166,6 +168,14 @@ def test_values_and_lists_in_expect() -> None:
         edited("- {backend: theano-scan, objective: loss, parameters: [b], code: GC101, reason: known}", entry)
     )
     assert case.expect == (Expectation(("a", "b"), (), ("W_x",), ("GC2xx", "GC101"), "why not", 18),)
+
+
+@pytest.mark.parametrize("order", [None, 1, 2])
+def test_an_expectation_is_of_both_orders_unless_it_says_which(order: int | None) -> None:
+    case = loaded(edited("code: GC101,", "code: GC101," + (f" order: {order}," if order else "")))
+    check = Check("theano-scan", "loss", "b", Verdict.NULL, ("GC101",))
+    expected = [is_expected(case, replace(check, order=n)) for n in (1, 2)]
+    assert expected == [order in (None, 1), order in (None, 2)]
 
 
 @pytest.mark.parametrize(

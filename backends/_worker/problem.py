@@ -23,7 +23,8 @@ class Problem:
 
     sequences, carries, shared, parameters, constants: input names in the case's order (`shared`: noise used by every step).
     in_step: noise to draw inside the step, as dicts name, shape, draw. differentiable: inputs a gradient may be asked for.
-    objectives: dicts name, of, reduce, at, wrt. arrays: name -> array; sequences carry time in front.
+    objectives: dicts name, of, reduce, at, wrt. arrays: name -> array; sequences carry time in front. contraction: a point
+    (see serve.values) that tells w, if the objectives are to be gradient . w; else None.
     """
 
     def __init__(self, description, arrays, rollout):
@@ -47,6 +48,7 @@ class Problem:
         self.step_file = description["step_file"]
         self.time_probe = description["time_probe"]
         self.open_stops = description["open_stops"]
+        self.contraction = description["contraction"]
         self._step = load_step(description["step_file"], description["function"])
 
     @property
@@ -54,6 +56,14 @@ class Problem:
         """Every input that some objective is differentiated by, in the case's order."""
         asked = {name for objective in self.objectives for name in objective["wrt"]}
         return [name for name in self.differentiable if name in asked]
+
+    def contracting(self):
+        """w by input, what gradients are multiplied with to be objectives of second order: arrays like the inputs."""
+        flat = {name: np.zeros(self.arrays[name].size) for name in self.wrt}
+        for name, coefficient, move in self.contraction:
+            directions.add(flat[name], coefficient, move)
+        like = {name: self.arrays[name] for name in flat}
+        return {name: w.reshape(like[name].shape).astype(like[name].dtype) for name, w in flat.items()}
 
     def step(self, xp, inputs):
         """Call the user's step; returns (carries, outputs), both dicts in a fixed order."""

@@ -37,11 +37,12 @@ class Worker:
         return dict(facts, python=platform.python_version(), numpy=np.__version__)
 
     def prepare(self, handle, case, arrays, rollout):
-        """Build the rollout of a case; everything else refers to it by handle."""
+        """Build the rollout of a case, or that of its gradient . w; everything else refers to it by handle."""
         if case["native"]:
             return self.prepare_native(handle, native.NativeProblem(case, rollout))
         task = problem.Problem(case, wire.unpack(arrays), rollout)
-        self.models[handle] = model = self.adapter.prepare(task)
+        prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
+        self.models[handle] = model = prepare(task)
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
 
     def prepare_native(self, handle, task):
@@ -50,6 +51,12 @@ class Worker:
         if model is not None:
             self.models[handle] = model
         return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **task.facts()}
+
+    def prepare_second(self):
+        prepare = getattr(self.adapter, "prepare_second", None)
+        if prepare is None:
+            raise problem.StepError("this backend offers no second derivatives (its adapter has no prepare_second)")
+        return prepare
 
     def values(self, handle, points):
         """Objectives and magnitudes at each point: float64[points, 2, objectives].
@@ -63,14 +70,19 @@ class Worker:
     def derivatives(self, handle, directions_asked):
         """Complex-step derivatives along each direction: float64[directions, objectives]."""
         model = self.models[handle]
-        rows = []
-        for point in directions_asked:
-            tangents = {}
-            for name, coefficient, move in point:
-                flat = tangents.setdefault(name, np.zeros(model.problem.arrays[name].size))
-                directions.add(flat, coefficient, move, model.problem.arrays[name].reshape(-1))
-            shaped = {n: t.reshape(model.problem.arrays[n].shape) for n, t in tangents.items()}
-            rows.append(model.derivatives(model.problem.arrays, shaped))
+        rows = [model.derivatives(model.problem.arrays, shaped(model.problem, point)) for point in directions_asked]
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
+    def tangents(self, handle, directions_asked):
+        """Forward-mode derivatives along each direction: float64[directions, objectives]; or why there are none."""
+        model = self.models[handle]
+        if not hasattr(model, "tangents"):
+            return {"none": ""}
+        try:
+            rows = [model.tangents(model.problem.arrays, shaped(model.problem, point)) for point in directions_asked]
+        except Exception as error:  # an op without a forward rule: each framework has exceptions of its own for it
+            said = str(error).strip().split("\n")[0] or "an op has no forward rule"
+            return {"none": escaped(f"{type(error).__name__}: {said}")}
         return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
 
     def gradients(self, handle, point=(), cotangent=1.0):
@@ -112,6 +124,15 @@ class Worker:
                 flat[start:stop] = block
             arrays[name] = flat.reshape(task.arrays[name].shape)
         return arrays
+
+
+def shaped(task, point):
+    """The direction of a point as tangents: input -> float64 array of its shape."""
+    tangents = {}
+    for name, coefficient, move in point:
+        flat = tangents.setdefault(name, np.zeros(task.arrays[name].size))
+        directions.add(flat, coefficient, move, task.arrays[name].reshape(-1))
+    return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
 def escaped(text):

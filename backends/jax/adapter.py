@@ -23,6 +23,10 @@ def prepare_native(problem):
     return native.prepare(problem)
 
 
+def prepare_second(problem):
+    return SecondOrder(problem)
+
+
 class Model:
     """One case under one rollout. Every evaluation splits the same key into one per step, in both rollouts."""
 
@@ -83,6 +87,13 @@ class Model:
 
     def objectives(self, moving):
         """(objectives, magnitudes), both [objectives]."""
+        import jax.numpy as jnp
+
+        values, magnitudes = self.listed(moving)
+        return jnp.stack(values), jnp.stack(magnitudes)
+
+    def listed(self, moving):
+        """The same as lists of scalars."""
         import jax
         import jax.numpy as jnp
 
@@ -103,7 +114,7 @@ class Model:
                 rows.append({**carries, **outputs})
             history = {name: jnp.stack([row[name] for row in rows]) for name in rows[0]}
         pairs = [task.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in task.objectives]
-        return jnp.stack([v for v, _ in pairs]), jnp.stack([m for _, m in pairs])
+        return [v for v, _ in pairs], [m for _, m in pairs]
 
     def cotangents(self, moving, cotangent):
         """Gradients of each objective by its own inputs, times the cotangent. One compilation, but one pull-back per objective
@@ -114,7 +125,7 @@ class Model:
 
         def gradient(position, wrt):
             def objective(inputs):
-                value = self.objectives({**moving, **inputs})[0][position]
+                value = self.listed({**moving, **inputs})[0][position]  # of a stack, the others would get zeros
                 return cotangent.astype(value.dtype) * value  # so that the reverse pass of the value starts from it
 
             return jax.grad(objective)({name: moving[name] for name in wrt})
@@ -138,7 +149,34 @@ class Model:
             return {o["name"]: dict.fromkeys(o["wrt"], (kind, error)) for o in self.problem.objectives}
         return {o: {name: ("ok", np.asarray(g)) for name, g in by_input.items()} for o, by_input in results.items()}
 
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents. Run as it is written: it is asked once or twice."""
+        import jax
+
+        self.in_precision()
+        moving = {name: arrays[name] for name in self.moving}
+        along = {name: np.asarray(tangent, arrays[name].dtype) for name, tangent in tangents.items()}
+        moved = {name: moving[name] for name in along}
+        return np.asarray(jax.jvp(lambda inputs: self.objectives({**moving, **inputs})[0], (moved,), (along,))[1])
+
     def draws(self):
         self.in_precision()
         rows = [self.noise(key) for key in self.keys()]
         return {n["name"]: np.stack([np.asarray(row[n["name"]]) for row in rows]) for n in self.problem.in_step}
+
+
+class SecondOrder(Model):
+    """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
+
+    def listed(self, moving):
+        import jax
+        import jax.numpy as jnp
+
+        w, first = self.problem.contracting(), super().listed
+
+        def products(position, wrt):
+            taken = jax.grad(lambda inputs: first({**moving, **inputs})[0][position])({n: moving[n] for n in wrt})
+            return [taken[name] * w[name] for name in wrt]
+
+        rows = [products(position, o["wrt"]) for position, o in enumerate(self.problem.objectives)]
+        return [sum(map(jnp.sum, row)) for row in rows], [sum(jnp.sum(jnp.abs(p)) for p in row) for row in rows]

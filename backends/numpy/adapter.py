@@ -21,15 +21,20 @@ def prepare(problem):
     return Model(problem)
 
 
-class Model:
-    """One case, unrolled."""
+def prepare_second(problem):
+    return SecondOrder(problem)
+
+
+class Unrolled:
+    """One case, unrolled: values and gradients, of the objectives or of what a subclass makes of them."""
+
+    no_rule = NotImplementedError  # what is raised where an op has no reverse rule
 
     def __init__(self, problem):
         from . import xp
 
         self.problem = problem
         self.xp = xp.namespace(problem.dtype)
-        self.complex_xp = xp.complex_namespace("float64")  # the step of 1e-30 is no number in complex64
         self.rollout(self.xp, problem.arrays, check=True)
 
     def noise(self):
@@ -63,19 +68,12 @@ class Model:
             pairs = self.rollout(self.xp, arrays)
         return [[v for v, _ in pairs], [m for _, m in pairs]]
 
-    def derivatives(self, arrays, tangents):
-        """Complex-step derivative of every objective along the tangents: float64[objectives]."""
-        wide = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in arrays.items()}
-        moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in wide.items()}
-        with np.errstate(all="ignore"):
-            return [np.imag(v) / TINY for v, _ in self.rollout(self.complex_xp, moved)]
-
     def gradients(self, arrays, cotangent=1.0):
         """{objective: {input: (status, array or reason)}}. One trace for all; input by input where an op has no reverse rule."""
         wrt = self.problem.wrt
         try:
             traced = dict.fromkeys(wrt, self.trace(arrays, wrt))
-        except NotImplementedError:
+        except self.no_rule:
             traced = {name: self.trace_alone(arrays, name) for name in wrt}
         return {
             o["name"]: {name: gradient(traced[name], position, name, arrays[name], cotangent) for name in o["wrt"]}
@@ -84,18 +82,12 @@ class Model:
 
     def trace(self, arrays, wrt):
         """(roots by name, the objectives' values or boxes) of one traced forward."""
-        from autograd.core import VJPNode
-        from autograd.tracer import new_box, trace_stack
-
-        with trace_stack.new_trace() as trace, np.errstate(all="ignore"):
-            roots = {name: VJPNode.new_root() for name in wrt}
-            boxed = dict(arrays, **{name: new_box(arrays[name], trace, root) for name, root in roots.items()})
-            return roots, [value for value, _ in self.rollout(self.xp, boxed)]
+        return run_traced(self.rollout, self.xp, arrays, wrt)
 
     def trace_alone(self, arrays, name):
         try:
             return self.trace(arrays, [name])
-        except NotImplementedError as error:
+        except self.no_rule as error:
             return error
 
     def draws(self):
@@ -103,9 +95,58 @@ class Model:
         return {n["name"]: np.stack([step[n["name"]] for step in recorded]) for n in self.problem.in_step}
 
 
+class Model(Unrolled):
+    """One case: its objectives, with complex-step derivatives."""
+
+    def derivatives(self, arrays, tangents):
+        """Complex-step derivative of every objective along the tangents: float64[objectives]."""
+        from . import xp
+
+        complex_xp = xp.complex_namespace("float64")  # the step of 1e-30 is no number in complex64
+        wide = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+        moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in wide.items()}
+        with np.errstate(all="ignore"):
+            return [np.imag(v) / TINY for v, _ in self.rollout(complex_xp, moved)]
+
+
+class SecondOrder(Unrolled):
+    """The same case with gradient . w for each objective: its gradients are Hessian-vector products, a trace within a trace."""
+
+    no_rule = (
+        NotImplementedError,
+        TypeError,
+    )  # TypeError: a reverse rule written in plain NumPy, which takes no traced value
+
+    def rollout(self, xp, arrays, check=False):
+        from autograd import numpy as traceable
+
+        if check:
+            super().rollout(xp, arrays, check)
+        w = self.problem.contracting()
+        roots, ends = run_traced(super().rollout, xp, arrays, self.problem.wrt)
+        pairs = []
+        for end, o in zip(ends, self.problem.objectives):
+            cotangents = pull_back(end, 1.0)
+            there = [name for name in o["wrt"] if roots[name] in cotangents]
+            products = [cotangents[roots[name]] * w[name] for name in there]
+            pairs.append((sum(map(traceable.sum, products)), sum(traceable.sum(abs(p)) for p in products)))
+        return pairs
+
+
+def run_traced(rollout, xp, arrays, wrt):
+    """(roots by name, the objectives' values or boxes) of one traced rollout. arrays may be boxes of an outer trace."""
+    from autograd.core import VJPNode
+    from autograd.tracer import new_box, trace_stack
+
+    with trace_stack.new_trace() as trace, np.errstate(all="ignore"):
+        roots = {name: VJPNode.new_root() for name in wrt}
+        boxed = dict(arrays, **{name: new_box(arrays[name], trace, root) for name, root in roots.items()})
+        return roots, [value for value, _ in rollout(xp, boxed)]
+
+
 def gradient(traced, position, name, array, cotangent):
     """One (status, array or reason). A root that the pull-back never reaches is disconnected, which zeros would hide."""
-    if isinstance(traced, NotImplementedError):
+    if isinstance(traced, Exception):
         return "null", traced
     roots, ends = traced
     with np.errstate(all="ignore"):
@@ -118,12 +159,12 @@ def gradient(traced, position, name, array, cotangent):
 def pull_back(end, cotangent):
     """Cotangents of every node under `end`, by node. {} if the end is a plain value, untouched by any traced input."""
     from autograd.core import add_outgrads
-    from autograd.tracer import isbox
+    from autograd.tracer import getval, isbox
     from autograd.util import toposort
 
     if not isbox(end):
         return {}
-    sums = {end._node: (np.full_like(end._value, cotangent), False)}
+    sums = {end._node: (np.full_like(getval(end), cotangent), False)}
     for here in toposort(end._node):
         for parent, contribution in zip(here.parents, here.vjp(sums[here][0])):
             sums[parent] = add_outgrads(sums.get(parent), contribution)

@@ -45,8 +45,14 @@ def prepare_native(problem):
     return native.prepare(problem)
 
 
+def prepare_second(problem):
+    return SecondOrder(problem)
+
+
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
+
+    pushforward = None  # compiled where it is asked for
 
     def __init__(self, problem):
         from . import xp
@@ -57,10 +63,15 @@ class Model:
         self.constants = {name: constant(name, problem.arrays[name]) for name in problem.constants}
         self.shapes = self.shapes_of_one_step()
         history, self.draw_variables = self.rollout(self.xp)
-        pairs = [problem.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in problem.objectives]
+        pairs = self.objectives(history)
         self.costs = {o["name"]: value for o, (value, _) in zip(problem.objectives, pairs)}
         self.forward = self.compile([v for v, _ in pairs] + [m for _, m in pairs])
         self.reverse = None
+
+    def objectives(self, history):
+        """[(objective, magnitude)] in the case's order. history: name -> [steps, ...] variable."""
+        task = self.problem
+        return [task.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in task.objectives]
 
     def compile(self, outputs, *more_inputs):
         """A function of the inputs, in their order, and of further ones. No updates, not even a generator's default one: its
@@ -211,12 +222,41 @@ class Model:
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients
 
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents, by the ops' R_op. The other inputs' are zeros."""
+        from theano.gradient import Rop
+
+        moved = {name: self.inputs[name] for name in self.problem.wrt}
+        if self.pushforward is None:
+            along = [variable("tangent_" + name, arrays[name]) for name in moved]
+            ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            self.pushforward = self.compile(ends, *along)
+        still = {name: np.zeros_like(arrays[name]) for name in moved}
+        given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
+        return self.call(self.pushforward, arrays, *given)
+
     def draws(self):
         history, _ = self.rollout(self.xp, record_draws=True)
         names = [n["name"] for n in self.problem.in_step]
         return dict(
             zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
         )
+
+
+class SecondOrder(Model):
+    """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
+
+    def objectives(self, history):
+        import theano
+        import theano.tensor as tt
+
+        w = {name: tt.constant(array) for name, array in self.problem.contracting().items()}
+        pairs = []
+        for (cost, _), o in zip(super().objectives(history), self.problem.objectives):
+            gradients = theano.grad(cost, [self.inputs[name] for name in o["wrt"]], disconnected_inputs="ignore")
+            products = [gradient * w[name] for name, gradient in zip(o["wrt"], gradients)]
+            pairs.append((sum(tt.sum(p) for p in products), sum(tt.sum(abs(p)) for p in products)))
+        return pairs
 
 
 def symbolic_gradients(cost, inputs, cotangent):

@@ -18,6 +18,7 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.scene import Claim, Scene, worst
+from gradcheck.diagnosis.second_order import second_order
 from gradcheck.diagnosis.shared_noise import shared_noise
 from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
@@ -43,6 +44,7 @@ RULES: tuple[
     wrong_gradient,
     no_reference,
     shared_noise,
+    second_order,
 )
 
 
@@ -65,10 +67,10 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
                 claims.append(claim)
                 for evidence in claim.checks:
                     add_cause(evidence, claim.code)
-                if claim.code in LOCATED:
+                if claim.code in LOCATED and claim.checks[0].check.order == 1:
                     locate(scene, claim.checks)
     if use_expect:
-        for result in scene.results:
+        for result in (*scene.results, *scene.second):
             for evidence in result.checks:
                 evidence.check = replace(evidence.check, expected=is_expected(scene.case, evidence.check))
     found = [part for claim in claims for part in told_apart(scene.case, claim)]
@@ -119,7 +121,8 @@ def why_expected(case: Case, part: Iterable[Evidence]) -> str:
 def matches(entry: Expectation, check: Check) -> bool:
     """Whether an `expect` entry is about this check, whatever its codes."""
     pairs = ((entry.backends, check.backend), (entry.objectives, check.objective), (entry.parameters, check.parameter))
-    return all(not allowed or value in allowed for allowed, value in pairs)
+    of_order = not entry.orders or check.order in entry.orders
+    return of_order and all(not allowed or value in allowed for allowed, value in pairs)
 
 
 def says(entry: Expectation, check: Check) -> bool:

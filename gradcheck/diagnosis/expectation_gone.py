@@ -12,7 +12,7 @@ def expectation_gone(scene: Scene) -> Iterable[Finding]:
     """One finding per `expect` entry that is about checks that ran and holds for none of them."""
     from gradcheck.diagnosis import matches, says
 
-    checks = [e.check for r in scene.results for e in r.checks]
+    checks = [e.check for r in (*scene.results, *scene.second) for e in r.checks]
     for entry in scene.case.expect:
         about = [c for c in checks if matches(entry, c) and c.verdict is not Verdict.NOT_RUN]
         if not about or any(says(entry, c) for c in about):

@@ -28,6 +28,7 @@ class Scene:
     results: Sequence[BackendEvidence]
     lab: Crew
     notes: dict[str, object] = field(default_factory=dict)
+    second: Sequence[BackendEvidence] = ()  # of second order, seen by the rule of that name alone
 
     def checks(self, *verdicts: Verdict) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]
@@ -140,7 +141,15 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
         if evidence.unrolled is not None and evidence.unrolled.array is not None:
             state = "right by its own differences" if evidence.unrolled_passes else "not right either"
             rows.append(("unrolled", f"there, and {state}"))
-    return tuple(rows)
+    return (*rows, *forward_mode(evidence))
+
+
+def forward_mode(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """What forward mode gives where the check did not pass; nothing where it was not asked."""
+    if "forward_mode" not in evidence.notes:
+        return ()
+    value, words = evidence.notes["forward_mode"]
+    return (("forward mode", f"{number(value)} along the probe: {words}" if value is not None else f"none: {words}"),)
 
 
 def shown(array: np.ndarray | None) -> str:

@@ -43,10 +43,16 @@ def counts(report: Report) -> dict[str, int]:
     }
 
 
+def derivative(order: int, objective: str) -> str:
+    """The upper half of a check's label: "d hidden", and "d2 hidden" for one of second order."""
+    return f"{'d' if order == 1 else f'd{order}'} {objective}"
+
+
 def explains(finding: Finding, check: Check) -> bool:
     """Whether a finding is about a check. One that names no backend, objective or parameter is about all of them."""
     return (
         finding.code in check.codes
+        and finding.order == check.order
         and finding.expected == (check.expected and check.verdict is not Verdict.PASS)
         and (not finding.backends or check.backend in finding.backends)
         and (not finding.objectives or check.objective in finding.objectives)

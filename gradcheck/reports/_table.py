@@ -11,7 +11,7 @@ from itertools import groupby, zip_longest
 
 from gradcheck.model import CaseReport, Check, Verdict
 from gradcheck.reports._layout import Line, Span, cells, hang, pad, wrap
-from gradcheck.reports._shared import outcome
+from gradcheck.reports._shared import derivative, outcome
 
 GAP = 2
 GUTTER = 2
@@ -40,7 +40,7 @@ STYLES = {"passed": "dim", "failed": "bold red", "expected": "dim", "inconclusiv
 class Row:
     """One gradient, or several that are right everywhere, across the backends."""
 
-    objective: str
+    derivative: str  # "d hidden", of second order "d2 hidden"
     name: str  # of the parameter
     checks: dict[str, Check]
 
@@ -103,14 +103,14 @@ def table(case: CaseReport, width: int, verbose: int) -> list[Line]:
 def _rows(checks: Sequence[Check]) -> list[Row]:
     rows: dict[tuple[str, str], dict[str, Check]] = {}
     objectives = list(dict.fromkeys(check.objective for check in checks))
-    for check in sorted(checks, key=lambda check: objectives.index(check.objective)):
-        rows.setdefault((check.objective, check.parameter), {})[check.backend] = check
-    return [Row(objective, parameter, by_backend) for (objective, parameter), by_backend in rows.items()]
+    for check in sorted(checks, key=lambda check: (check.order, objectives.index(check.objective))):
+        rows.setdefault((derivative(check.order, check.objective), check.parameter), {})[check.backend] = check
+    return [Row(above, parameter, by_backend) for (above, parameter), by_backend in rows.items()]
 
 
 def _folded(rows: Sequence[Row]) -> Iterator[Row]:
     """Rows that are right everywhere as one row per objective, with the largest error of each backend."""
-    for objective, group in groupby(rows, key=lambda row: row.objective):
+    for above, group in groupby(rows, key=lambda row: row.derivative):
         right: list[Row] = []
         rest: list[Row] = []
         for row in group:
@@ -120,7 +120,7 @@ def _folded(rows: Sequence[Row]) -> Iterator[Row]:
         if right:
             checks = sorted((c for row in right for c in row.checks.values()), key=lambda c: c.max_rel_error or 0.0)
             label = f"({len(right)} others, largest)" if rest else f"(all {len(right)}, largest)"
-            yield Row(objective, label, {check.backend: check for check in checks})
+            yield Row(above, label, {check.backend: check for check in checks})
 
 
 def _grid(rows: list[Row], backends: Sequence[str], grouped: bool, tight: bool, width: int, verbose: int) -> Grid:
@@ -128,7 +128,7 @@ def _grid(rows: list[Row], backends: Sequence[str], grouped: bool, tight: bool, 
     for name in backends:
         texts = [cell(row.checks.get(name), tight, verbose)[0] for row in rows]
         columns[name] = max(map(cells, [*_header(name), *texts]))
-    labels = [row.name if grouped else f"d {row.objective} / d {row.name}" for row in rows]
+    labels = [row.name if grouped else f"{row.derivative} / d {row.name}" for row in rows]
     column = max([6, *(n for n in map(cells, labels) if n <= width // 3 or not grouped)])
     return Grid(rows, labels, column, columns, grouped, tight, width, verbose)
 
@@ -152,11 +152,11 @@ def _split(columns: dict[str, int], room: int) -> list[list[str]]:
 
 def _block(grid: Grid, backends: Sequence[str]) -> Iterator[Line]:
     yield from _header_lines(grid, backends)
-    objective = ""
+    above = ""
     for row, label in zip(grid.rows, grid.labels, strict=True):
-        if grid.grouped and row.objective != objective:
-            objective = row.objective
-            yield from ([(line, "")] for line in wrap(f"d {objective} / d", grid.width))
+        if grid.grouped and row.derivative != above:
+            above = row.derivative
+            yield from ([(line, "")] for line in wrap(f"{above} / d", grid.width))
         alarming = any(name in row.checks and outcome(row.checks[name]) == "failed" for name in backends)
         mark = pad("!" if alarming else "", GUTTER)
         if cells(label) > grid.label_width:  # too long for its column: a line of its own, never cut, never ambiguous

@@ -113,6 +113,8 @@ def _check(check: Check) -> dict[str, Any]:
         "wrong": _wrong(check.wrong) if check.wrong else None,
         "time_steps": [int(step) for step in check.time_steps] if check.time_steps else None,
         "reason": check.reason or None,
+        "order": int(check.order),
+        "forward_mode": _number(check.forward_mode),
     }
 
 
@@ -152,6 +154,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "expected": bool(finding.expected),
         "blame": _blame(finding.blame) if finding.blame else None,
         "numbers": [{"label": label, "text": text} for label, text in finding.numbers],
+        "order": int(finding.order),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradcheck.model import CaseReport, Check, Finding, Report, Verdict
-from gradcheck.reports._shared import expectation_reason, explains, fails, outcome, printable, write_whole
+from gradcheck.reports._shared import derivative, expectation_reason, explains, fails, outcome, printable, write_whole
 from gradcheck.reports.text import finding_text, headline
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def _check(case: CaseReport, check: Check) -> TestCase:
     """A check as a test. Its text is that of the findings that explain it, or the framework's own words."""
     from junitparser import Error, Failure, Skipped
 
-    classname, name = f"{case.name}.{check.backend}", f"d {check.objective} / d {check.parameter}"
+    classname, name = (
+        f"{case.name}.{check.backend}",
+        f"{derivative(check.order, check.objective)} / d {check.parameter}",
+    )
     kind = outcome(check)
     if kind == "passed":
         return _test(classname, name)

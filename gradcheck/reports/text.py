@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from gradcheck.model import Blame, CaseReport, Finding, Report, Severity
 from gradcheck.reports._layout import NBSP, Line, cells, command_lines, hang, pad, plain, refill, wrap
-from gradcheck.reports._shared import EXIT_MEANING, counts, expectation_reason, fails, printable, speaks_utf8
+from gradcheck.reports._shared import (
+    EXIT_MEANING,
+    counts,
+    derivative,
+    expectation_reason,
+    fails,
+    printable,
+    speaks_utf8,
+)
 from gradcheck.reports._table import table
 
 if TYPE_CHECKING:
@@ -151,7 +159,7 @@ def _place(path: str, finding: Finding, verbose: int) -> str:
     parts = [path, _names(finding.backends, verbose)]
     if finding.objectives or finding.parameters:
         objectives, parameters = _names(finding.objectives, verbose) or "*", _names(finding.parameters, verbose) or "*"
-        parts.append(f"d{NBSP}{objectives} /{NBSP}d{NBSP}{parameters}")
+        parts.append(f"{derivative(finding.order, objectives).replace(' ', NBSP, 1)} /{NBSP}d{NBSP}{parameters}")
     return " · ".join(filter(None, parts))
 
 

@@ -152,6 +152,20 @@ def five_backends() -> Report:
     return a_report(a_case(*checks.values(), findings=findings), exit_code=1, warnings=warnings, rerun=rerun)
 
 
+def second_order() -> Report:
+    """A second derivative that is wrong where the gradient is right."""
+    checks = [right(b, "hidden", p) for b in FIVE[2:4] for p in NINE[:2]]
+    checks += [replace(c, order=2) for c in checks[1:]]
+    checks.append(replace(wrong("jax-scan", "hidden", "W_x"), order=2, time_steps=None))
+    finding = Finding(
+        code="GC201", title="the second derivative is wrong though the gradient is right", severity=Severity.ERROR,
+        backends=("jax-scan",), objectives=("hidden",), parameters=("W_x",), order=2,
+        because="differences of the gradient show something else", help="look at custom reverse rules", whose="step",
+    )  # fmt: skip
+    rerun = "gradcheck run cases/rnn_vae.yaml -b jax-scan --order 2"
+    return a_report(a_case(*checks, findings=(finding,)), exit_code=1, rerun=rerun)
+
+
 def not_run() -> Report:
     checks = [other(Verdict.NOT_RUN, b, "hidden", p, "GC901") for b in FIVE[:2] for p in NINE[:3]]
     checks += [right("jax-scan", "hidden", p) for p in NINE[:3]]
@@ -200,6 +214,7 @@ EXAMPLES: dict[str, Callable[[], Report]] = {
     "section_9": section_9,
     "five_backends": five_backends,
     "not_run": not_run,
+    "second_order": second_order,
     "problems": lambda: a_report(problems=PROBLEMS, exit_code=2, backends=()),
     "long_names": long_names,
     "odd_numbers": odd_numbers,

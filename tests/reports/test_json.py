@@ -45,13 +45,14 @@ CHECK = an_object(
         entries=a_list(an_object(index=a_list(COUNT), analytic=NUMBER, reference=NUMBER)),
     )),
     time_steps=nullable({"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}), reason=SLOT,
+    order={"enum": [1, 2]}, forward_mode=nullable(NUMBER),
 )  # fmt: skip
 FINDING = an_object(
     code=CODE, title=STRING, severity={"enum": ["error", "inconclusive", "advice"]}, backends=a_list(STRING),
     objectives=a_list(STRING), parameters=a_list(STRING), because=SLOT, proof=SLOT, help=SLOT, note=SLOT, whose=SLOT,
     expected={"type": "boolean"},
     blame=nullable(an_object(file=STRING, line=COUNT, column=nullable(COUNT), op=STRING, text=STRING)),
-    numbers=a_list(an_object(label=STRING, text=STRING)),
+    numbers=a_list(an_object(label=STRING, text=STRING)), order={"enum": [1, 2]},
 )  # fmt: skip
 SCHEMA = an_object(
     schema_version={"const": "1.0"}, tool=an_object(name={"const": "gradcheck"}, version=STRING), started=STRING,

@@ -38,6 +38,13 @@ def test_every_check_is_a_test_and_counts_agree(example: Report, tmp_path: Path)
     assert xml.skipped == summary["expected"] + summary["inconclusive"]
 
 
+def test_both_orders_of_a_check_have_names_of_their_own(examples: dict[str, Report], tmp_path: Path) -> None:
+    tests = by_name(examples["second_order"], tmp_path)
+    assert tests["rnn-vae.jax-scan", "d hidden / d W_x"].result == []
+    [failure] = tests["rnn-vae.jax-scan", "d2 hidden / d W_x"].result
+    assert "d2 hidden / d W_x" in failure.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_each_outcome_has_its_element(examples: dict[str, Report], tmp_path: Path) -> None:
     tests = by_name(examples["five_backends"], tmp_path)
     assert tests["rnn-vae.jax-scan", "d hidden / d W_x"].result == []

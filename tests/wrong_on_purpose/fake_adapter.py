@@ -47,6 +47,10 @@ class Model:
         self.calls = 0
         if "complex" in fault.split():  # healthy by itself, and offers complex step as the reference
             self.derivatives = lambda arrays, tangents: self.tangent(arrays, tangents)
+        if "forward" in fault.split():  # offers forward mode, and is wrong in reverse by what else the fault says
+            self.tangents = lambda arrays, tangents: self.tangent(arrays, tangents)
+        elif "forward_dies" in fault.split():
+            self.tangents = lambda arrays, tangents: os._exit(7)
         self.rollout(problem.arrays)
         misbehave(self.fault, "prepare")
 

@@ -182,6 +182,47 @@ def test_a_dead_parameter_is_advice(bench, fault, verdict, strict):
     assert report.exit_code == 0
 
 
+def test_forward_mode_that_agrees_with_the_differences_says_so(bench):
+    report = bench.verdicts("one_entry forward")
+    assert verdicts(report) == {Verdict.MISMATCH}
+    assert all(0 < check.forward_mode <= 1e-2 for check in report.cases[0].checks)
+    for finding in report.cases[0].findings:
+        assert "agrees with the differences to" in dict(finding.numbers)["forward mode"]
+        assert "not with the reverse pass" in dict(finding.numbers)["forward mode"]
+
+
+@pytest.mark.parametrize("fault", ["one_entry", "one_entry forward_dies"])
+def test_forward_mode_that_cannot_be_had_changes_no_verdict(bench, fault):
+    report = bench.verdicts(fault)
+    assert codes(report) == {("GC201",)}
+    assert {check.forward_mode for check in report.cases[0].checks} == {None}
+    assert all("forward mode" not in dict(finding.numbers) for finding in report.cases[0].findings)
+    assert report.exit_code == 1
+
+
+def test_a_check_that_passes_asks_no_forward_mode(bench):
+    assert_clean(checks_of(bench.verdicts("healthy forward_dies"), "fake"))
+
+
+def test_second_order_is_asked_of_gradients_that_pass_and_one_line_says_how_many_do_not(bench):
+    report = bench.run(bench.case("entry W_h 6 1e-3"), order=2)
+    first = [c for c in report.cases[0].checks if c.order == 1]
+    second = [c for c in report.cases[0].checks if c.order == 2]
+    assert {(c.objective, c.parameter) for c in first} - {(c.objective, c.parameter) for c in second} == {
+        ("hidden", "W_h")
+    }
+    assert (
+        report.warnings[0]
+        == "second order: 1 of 6 checks left out: it is asked of portable steps, where the gradient passes"
+    )
+    assert {(c.verdict, c.codes) for c in second} == {
+        (Verdict.NOT_RUN, ("GC905",))
+    }  # the fake offers none, and says so
+    assert "offers no second derivatives" in second[0].reason
+    assert {(f.code, f.order) for f in report.cases[0].findings} == {("GC201", 1), ("GC905", 2)}
+    assert report.exit_code == 1
+
+
 # --- could not run: exit 3, and nothing else lost ---------------------------------------------------------------------
 
 
