@@ -45,7 +45,7 @@ def compare(
     allowed = bound + tolerance + rounding
     if error > allowed:
         verdict = Verdict.MISMATCH
-    elif bound <= NEEDED_POWER * scale and rounding <= NEEDED_ROUNDING * scale or (error == 0 and scale == 0):
+    elif (bound <= NEEDED_POWER * scale and rounding <= NEEDED_ROUNDING * scale) or (error == 0 and scale == 0):
         verdict = Verdict.PASS
     else:
         verdict = Verdict.INCONCLUSIVE
