@@ -43,7 +43,8 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives")}
+        inside = {name: hasattr(model, name) for name in ("nodes", "births", "composed")}
+        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **inside}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
@@ -90,17 +91,36 @@ class Worker:
         each objective starts from; by the chain rule the arrays are that many times the gradients.
         """
         model = self.models[handle]
-        answers, arrays = [], {}
-        for objective, by_input in model.gradients(self.moved(model.problem, point), cotangent).items():
-            for name, (status, value) in by_input.items():
-                answers.append([objective, name, status, "" if status == "ok" else str(value)])
-                if status == "ok":
-                    arrays[f"{objective}\n{name}"] = value
-        return {"answers": answers, "arrays": wire.pack(arrays)}
+        return packed(model.gradients(self.moved(model.problem, point), cotangent))
 
     def draws(self, handle):
         """The noise that the step draws, as sequences [steps, ...]: recorded by a separate forward-only build."""
         return {"arrays": wire.pack(self.models[handle].draws())}
+
+    def nodes(self, handle):
+        """The ops of the rollout's graph, in order of execution: dicts op, file, line, column, steps, kind, ..."""
+        return {"nodes": self.models[handle].nodes()}
+
+    def focus(self, handle, node, step, new_handle):
+        """One op at its values at one step, alive under a handle of its own. Facts: its arrays, objectives, dtype, finiteness."""
+        self.models[new_handle] = model = self.models[handle].focus(node, step)
+        task = model.problem
+        return {
+            "arrays": wire.pack(task.arrays),
+            "objectives": [[o["name"], list(o["wrt"])] for o in task.objectives],
+            "dtype": str(task.dtype),
+            "complex_step": hasattr(model, "derivatives"),
+            "finite_in": bool(model.finite_in),
+            "finite_out": bool(model.finite_out),
+        }
+
+    def births(self, handle):
+        """Ops and steps where what is finite becomes what is not, forward and backward."""
+        return {"births": self.models[handle].births()}
+
+    def composed(self, handle, **changes):
+        """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
+        return packed(self.models[handle].composed(**changes))
 
     def drop(self, handle):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run)."""
@@ -133,6 +153,17 @@ def shaped(task, point):
         flat = tangents.setdefault(name, np.zeros(task.arrays[name].size))
         directions.add(flat, coefficient, move, task.arrays[name].reshape(-1))
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
+
+
+def packed(gradients):
+    """{objective: {input: (status, array or reason)}} as it is sent: statuses and reasons, arrays apart."""
+    answers, arrays = [], {}
+    for objective, by_input in gradients.items():
+        for name, (status, value) in by_input.items():
+            answers.append([objective, name, status, "" if status == "ok" else str(value)])
+            if status == "ok":
+                arrays[f"{objective}\n{name}"] = value
+    return {"answers": answers, "arrays": wire.pack(arrays)}
 
 
 def escaped(text):

@@ -5,6 +5,8 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, jax.
 
 import numpy as np
 
+from . import nodes
+
 
 def start(settings):
     """Import JAX. Its float64 switch is set per model: JAX keeps separate compiled functions for either."""
@@ -27,7 +29,7 @@ def prepare_second(problem):
     return SecondOrder(problem)
 
 
-class Model:
+class Model(nodes.Inspected):
     """One case under one rollout. Every evaluation splits the same key into one per step, in both rollouts."""
 
     def __init__(self, problem):

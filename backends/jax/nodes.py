@@ -1,0 +1,292 @@
+"""The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
+
+Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`, `moving`
+(name -> array), `in_precision()` and `objectives(moving)` -> ([objectives], [magnitudes]), not jitted.
+"""
+
+import functools
+import os
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gradcheck_worker import directions
+
+from .tape import SELECTS, Tape, apply, is_finite, is_inexact
+
+SHOWN = ("op", "file", "line", "column", "text", "steps", "kind", "why", "active", "defined")
+EAGER = 16  # runs of one op before its reverse rule is compiled
+SELECTS_TRIED = 8
+
+
+class Inspected:
+    """What lets a diagnosis look into a model (see backends/README.md)."""
+
+    @functools.cached_property
+    def tape(self):
+        return self.record()
+
+    def record(self, **changes):
+        """Run the objectives op by op."""
+        task = self.problem
+        self.in_precision()
+        folder = os.path.dirname(os.path.abspath(task.step_file))
+        moving = {name: task.arrays[name] for name in self.moving}
+        unrolled = task.rollout == "unroll"
+        return Tape(lambda m: self.objectives(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
+
+    def nodes(self):
+        return [{key: node[key] for key in SHOWN} for node in self.listed]
+
+    @property
+    def listed(self):
+        return [node for node in self.tape.nodes if node["float"]]
+
+    @functools.cached_property
+    def numbers(self):
+        """Number in the list by number on the tape."""
+        floats = [number for number, node in enumerate(self.tape.nodes) if node["float"]]
+        return {number: position for position, number in enumerate(floats)}
+
+    def focus(self, node, step):
+        """One op at its values at one step (or at the first at which it runs), as a model of its own."""
+        self.in_precision()
+        events = [e for e in self.tape.events if e.node is not None and self.numbers.get(e.node) == node]
+        if not events:
+            raise ValueError(f"op {node} takes no part in any gradient")
+        event = next((e for e in events if e.step == step), events[0])
+        return Focus(event, self.in_precision)
+
+    def births(self):
+        """Where values or cotangents that are not finite come from, forward and backward."""
+        self.in_precision()
+        found = self.forward_births()
+        for position, objective in enumerate(self.problem.objectives):
+            if np.isfinite(np.asarray(self.tape.result.data)[position]):
+                found.extend(self.backward_births(position))
+        return list({(b["where"], b["node"], b["step"]): b for b in reversed(found)}.values())[::-1]
+
+    def forward_births(self):
+        if self.tape.result.born is None:
+            return []
+        event = self.tape.birth_events[self.tape.result.born]
+        result = next(np.asarray(v.data) for v in event.outputs if not is_finite(v.data))
+        spoilt = ~np.isfinite(result)
+        same = [np.asarray(v.data)[spoilt] for v in event.inputs if np.shape(v.data) == result.shape and is_inexact(v.data)]
+        return [
+            {
+                "node": self.numbers[event.node],
+                "step": event.step,
+                "where": "forward",
+                "input": float(same[0][0]) if same else None,
+                "result": float(result[spoilt][0]),
+            }
+        ]
+
+    def backward_births(self, position):
+        """Ops whose reverse rule makes a finite cotangent not finite; and whether a select's other side made it 0."""
+        plain = Reverse(self.tape, mend=always)
+        plain.run(position)
+        zeros = {id(b.event) for b in plain.births if b.zero}
+        blamed = {}
+        if zeros:
+            for select in [*plain.selects][:SELECTS_TRIED]:  # something nonzero on its other side: does it arrive there?
+                leaking = Reverse(self.tape, leak=select, mend=always)
+                leaking.run(position)
+                for birth in leaking.births:
+                    if id(birth.event) in zeros and not birth.zero:
+                        blamed.setdefault(id(birth.event), select)
+        return [self.told(birth, blamed.get(id(birth.event))) for birth in plain.births if birth.event.node is not None]
+
+    def told(self, birth, select):
+        return {
+            "node": self.numbers[birth.event.node],
+            "step": birth.event.step,
+            "where": "backward",
+            "zero_cotangent": birth.zero,
+            "select": None if select is None else self.numbers[select],
+            "input": birth.input,
+            "cotangent": birth.cotangent,
+            "result": birth.result,
+        }
+
+    def composed(self, open_stops=False, inside=(), mend=False):
+        """The gradients as composed from the ops' own rules; see Tape for open_stops and inside, Reverse for mend."""
+        self.in_precision()
+        tape = self.tape
+        if open_stops or inside:
+            places = [path for node in inside for path in self.listed[node]["paths"]]
+            tape = self.record(open_stops=open_stops, inside=places)
+        answers = {}
+        for position, objective in enumerate(self.problem.objectives):
+            cotangents = Reverse(tape, mend=(lambda birth: birth.zero) if mend else None).run(position)
+            answers[objective["name"]] = {name: ("ok", cotangents[name]) for name in objective["wrt"]}
+        return answers
+
+
+def always(birth):
+    return True
+
+
+class Birth(types.SimpleNamespace):
+    """event: where; zero: the cotangent that arrives at the entries in question is 0; input, cotangent, result: at the first of them."""
+
+
+class Reverse:
+    """One reverse pass over a tape, op by op.
+
+    leak: a node whose unselected sides get the cotangent 1 instead of 0. mend: whether what is not finite counts as 0 at a birth.
+    After the pass: births, and selects, the nodes that sent zeros to an unselected side.
+    """
+
+    def __init__(self, tape, leak=None, mend=None):
+        self.tape, self.leak, self.mend = tape, leak, mend or (lambda birth: False)
+        self.births, self.selects, self.compiled = [], {}, {}
+
+    def run(self, position):
+        """The gradients of one objective, by name: arrays; zeros where nothing arrives."""
+        tape = self.tape
+        self.cotangents = {}
+        seed = np.zeros(np.shape(tape.result.data), np.asarray(tape.result.data).dtype)
+        seed[position] = 1
+        self.cotangents[id(tape.result)] = jnp.asarray(seed)
+        for event in reversed(tape.events):
+            arriving = [self.cotangents.get(id(v)) for v in event.outputs]
+            if all(c is None for c in arriving):
+                continue
+            arriving = [jnp.zeros_like(v.data) if c is None else c for v, c in zip(event.outputs, arriving)]
+            if event.equation is None:
+                leaving = event.pull(arriving)
+                if leaving is None:  # values that belong together: each has a cotangent now
+                    self.cotangents.update((id(v), c) for v, c in zip(event.outputs, arriving))
+                    continue
+                pairs = zip(event.inputs, leaving)
+            else:
+                pairs = self.pulled(event, arriving)
+            for value in event.outputs:
+                self.cotangents.pop(id(value), None)
+            for value, cotangent in pairs:
+                if value.active:
+                    before = self.cotangents.get(id(value))
+                    self.cotangents[id(value)] = cotangent if before is None else before + cotangent
+        return {
+            name: np.asarray(self.cotangents.get(id(v), jnp.zeros_like(v.data)))
+            for name, v in tape.values.items()
+            if v.active
+        }
+
+    def pulled(self, event, arriving):
+        """[(input, cotangent)] of one op, by its own reverse rule."""
+        if event.equation.primitive.name == "stop_gradient":
+            return [(event.inputs[0], arriving[0])] if self.tape.open_stops else []
+        moving = [k for k, v in enumerate(event.inputs) if v.active]
+        leaving = list(self.rule(event, tuple(moving))([v.data for v in event.inputs], arriving))
+        if event.equation.primitive.name in SELECTS:
+            leaving = [self.other_side(event, arriving[0], c) for c in leaving]
+        if all(is_finite(c) for c in arriving):
+            for number, cotangent in enumerate(leaving):
+                if not is_finite(cotangent):
+                    leaving[number] = self.born(event, arriving, event.inputs[moving[number]], cotangent)
+        return [(event.inputs[k], c) for k, c in zip(moving, leaving)]
+
+    def other_side(self, event, arriving, leaving):
+        """What a select hands to one side; with the leak, something also where the other side was taken."""
+        if leaving.shape != arriving.shape:
+            return leaving
+        left_out = (leaving == 0) & (arriving != 0)
+        if bool(left_out.any()):
+            self.selects[event.node] = True
+            if event.node == self.leak:
+                return jnp.where(left_out, 1.0, leaving)
+        return leaving
+
+    def born(self, event, arriving, value, cotangent):
+        """Note the birth and give the cotangent back, mended if that is wanted: then others are seen, too."""
+        spoilt = ~np.isfinite(np.asarray(cotangent))
+        same = [np.asarray(c) for c in arriving if c.shape == cotangent.shape]
+        there = same[0][spoilt] if same else np.concatenate([np.asarray(c).reshape(-1) for c in arriving])
+        birth = Birth(
+            event=event,
+            zero=not there.any(),
+            input=float(np.asarray(value.data)[spoilt][0]),
+            cotangent=float(there[0]) if there.size else 0.0,
+            result=float(np.asarray(cotangent)[spoilt][0]),
+        )
+        self.births.append(birth)
+        return jnp.where(spoilt, 0.0, cotangent) if self.mend(birth) else cotangent
+
+    def rule(self, event, moving):
+        """The reverse rule of an event's op, as a function of all its inputs and the cotangents; compiled if it is used often."""
+        key = id(event.equation), moving
+        count, function = self.compiled.get(key, (0, None))
+        if function is None:
+            function = functools.partial(pull, event.equation, moving)
+        if count == EAGER:
+            function = jax.jit(function)
+        self.compiled[key] = count + 1, function
+        return function
+
+
+def pull(equation, moving, values, arriving):
+    """Cotangents of the moving inputs of one equation. moving: positions; arriving: one cotangent for every result."""
+
+    def moved(*parts):
+        full = list(values)
+        for position, part in zip(moving, parts):
+            full[position] = part
+        return [result for result in apply(equation, full) if is_inexact(result)]
+
+    results, back = jax.vjp(moved, *(values[k] for k in moving))
+    return back([c.astype(r.dtype) for r, c in zip(results, [c for c in arriving if is_inexact(c)])])
+
+
+class Focus:
+    """One op at the values it had at one step, as a case of its own: inputs "input k", objectives "output k", each a dot product
+    with a fixed random cotangent. Inputs through which no gradient passes stay as they were.
+    """
+
+    def __init__(self, event, in_precision):
+        self.in_precision = in_precision
+        self.equation, self.given = event.equation, [v.data for v in event.inputs]
+        self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
+        results = [v.data for v in event.outputs]
+        self.results = [k for k, r in enumerate(results) if is_inexact(r)]
+        self.weights = [cotangent(k, results[k]) for k in self.results]
+        arrays = {f"input {k}": np.asarray(self.given[k]) for k in self.moving}
+        self.problem = types.SimpleNamespace(
+            arrays=arrays,
+            objectives=[{"name": f"output {k}", "wrt": list(arrays)} for k in self.results],
+            dtype="float32" if any(a.dtype == np.float32 for a in arrays.values()) else "float64",
+        )
+        self.finite_in = all(is_finite(v) for v in self.given)
+        self.finite_out = all(is_finite(r) for r in results)
+
+    def filled(self, arrays):
+        self.in_precision()
+        values = list(self.given)
+        for k in self.moving:
+            values[k] = jnp.asarray(arrays[f"input {k}"])
+        return values
+
+    def values(self, arrays):
+        results = apply(self.equation, self.filled(arrays))
+        terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.weights)]
+        return [[float(t.sum()) for t in terms], [float(np.abs(t).sum()) for t in terms]]
+
+    def gradients(self, arrays):
+        values, answers = self.filled(arrays), {}
+        for position, k in enumerate(self.results):
+            arriving = [jnp.asarray(w if i == position else np.zeros_like(w)) for i, w in enumerate(self.weights)]
+            try:
+                leaving = pull(self.equation, self.moving, values, arriving)
+                row = {f"input {m}": ("ok", np.asarray(c)) for m, c in zip(self.moving, leaving)}
+            except Exception as error:  # whatever the user's rule raises, or JAX about the lack of one
+                row = {f"input {m}": ("null", f"{type(error).__name__}: {error}") for m in self.moving}
+            answers[f"output {k}"] = row
+        return answers
+
+
+def cotangent(number, result):
+    flat = directions.expand(number + 1, 0, int(np.size(result)))
+    return flat.reshape(np.shape(result)).astype(np.asarray(result).dtype)

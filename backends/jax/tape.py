@@ -1,0 +1,304 @@
+"""One evaluation recorded op by op: which ops run, on which lines, with which values at which steps.
+
+Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. Loops, branches and calls are entered; a function with a
+reverse rule of its own (custom_vjp, custom_jvp) is one op.
+"""
+
+import os
+import sysconfig
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "call": "call_jaxpr",
+         "remat2": "jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
+CUSTOM = {"custom_vjp_call": "custom_vjp", "custom_jvp_call": "custom_jvp", "custom_vjp_call_jaxpr": "custom_vjp"}
+OPAQUE = {"pure_callback": "a callback into Python", "io_callback": "a callback into Python", "ffi_call": "a foreign function"}
+DRAWS = ("random_bits", "threefry2x32", "rng_uniform", "rng_bit_generator", "random_gamma")
+SELECTS = ("select_n", "max", "min", "clamp")  # hand nothing to the side that was not taken
+NAMES = {"select_n": "where", "convert_element_type": "astype"}  # as users write them
+BYTES = 1 << 30  # what all values of a run may take
+
+
+class TooLarge(Exception):
+    """The values of all ops at all steps would not fit."""
+
+
+class Value:
+    """One array of the run. active: a gradient that is asked for passes through it; born: the first op that made it not finite."""
+
+    __slots__ = ("active", "born", "data")
+
+    def __init__(self, data, active=False, born=None):
+        self.data, self.active, self.born = data, active, born
+
+
+class Event:
+    """One op at one step (or glue, with no node): what went in, what came out, and how cotangents go back."""
+
+    __slots__ = ("equation", "inputs", "node", "outputs", "pull", "step")
+
+    def __init__(self, node, step, equation, inputs, outputs, pull=None):
+        self.node, self.step, self.equation, self.pull = node, step, equation, pull
+        self.inputs, self.outputs = inputs, outputs
+
+
+class Tape:
+    """One evaluation of a function, op by op. inputs: name -> array; wrt: the names that gradients are asked for.
+
+    steps: of the rollout; unrolled: it is no loop of JAX but one of Python. folder: where the user's step is. open_stops:
+    stop_gradient lets gradients through; inside: places (see `paths`) of functions with a rule of their own that are entered.
+    """
+
+    def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=()):
+        closed = jax.make_jaxpr(function)(inputs)
+        self.folder, self.open_stops, self.inside = folder, open_stops, frozenset(inside)
+        self.nodes, self.numbers, self.events, self.birth_events, self.bytes = [], {}, [], [], 0
+        self.step = None
+        names = sorted(inputs)  # as JAX flattens a dict
+        self.values = {name: Value(jnp.asarray(inputs[name]), name in wrt) for name in names}
+        outputs = self.run(closed.jaxpr, closed.consts, [self.values[name] for name in names], (), None)
+        self.result = outputs[0]
+        if unrolled:
+            self.fold(steps)
+
+    # -- forward -------------------------------------------------------------------------------------------------------
+
+    def run(self, jaxpr, constants, inputs, path, within):
+        """Run the equations of a jaxpr. within: (place, function) of the library call that it is the inside of, or None."""
+        known = dict(zip(jaxpr.constvars, map(Value, constants)))
+        known.update(zip(jaxpr.invars, inputs))
+
+        def read(atom):
+            return Value(atom.val) if hasattr(atom, "val") else known[atom]
+
+        for number, equation in enumerate(jaxpr.eqns):
+            results = self.equation(equation, [read(a) for a in equation.invars], (*path, number), within)
+            known.update(zip(equation.outvars, results))
+        return [read(a) for a in jaxpr.outvars]
+
+    def equation(self, equation, inputs, path, within):
+        name, params = equation.primitive.name, equation.params
+        if name in CALLS:
+            inner = params[CALLS[name]]
+            jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            return self.run(jaxpr, constants, inputs, path, within or self.library_call(equation, jaxpr))
+        if name == "scan":
+            return self.scan(params, inputs, path, within)
+        if name == "while":
+            return self.while_loop(equation, inputs, path, within)
+        if name == "cond":
+            branch = int(np.clip(np.asarray(inputs[0].data), 0, len(params["branches"]) - 1))
+            inner = params["branches"][branch]
+            return self.run(inner.jaxpr, inner.consts, inputs[1:], (*path, branch), within)
+        node = self.node(equation, path, within)
+        if name in CUSTOM and path in self.inside:
+            inner = params.get("call_jaxpr") or params["fun_jaxpr"]
+            return self.run(inner.jaxpr, inner.consts, inputs, (*path, "inside"), within)
+        return self.op(node, equation, inputs)
+
+    def op(self, node, equation, inputs):
+        """Run one op and keep what a reverse pass needs."""
+        name = equation.primitive.name
+        outputs = [Value(data) for data in apply(equation, [v.data for v in inputs])]
+        stopped = name == "stop_gradient" and not self.open_stops
+        active = any(v.active for v in inputs)
+        event = Event(node, self.step, equation, inputs, outputs)
+        if active:
+            self.nodes[node]["active"] = True
+        for value in outputs:
+            value.active = active and not stopped and is_inexact(value.data)
+        self.nodes[node]["steps"] += 1
+        self.nodes[node]["float"] |= any(is_inexact(v.data) for v in outputs)
+        self.note_birth(event)
+        if active and (stopped or any(v.active for v in outputs)):
+            self.keep(event)
+        return outputs
+
+    def keep(self, event):
+        self.events.append(event)
+        self.bytes += sum(getattr(v.data, "nbytes", 0) for v in event.outputs)
+        if self.bytes > BYTES:
+            raise TooLarge(f"the values of all ops at all steps take more than {BYTES >> 30} GB")
+
+    def note_birth(self, event):
+        """Remember the op that first made a value not finite, as far as that reaches."""
+        spoilt = [v for v in event.outputs if not is_finite(v.data)]
+        if not spoilt:
+            return
+        known = [v.born for v in event.inputs if v.born is not None]
+        if known:
+            born = min(known)
+        elif all(is_finite(v.data) for v in event.inputs):
+            born = len(self.birth_events)
+            self.birth_events.append(event)
+        else:
+            return
+        for value in spoilt:
+            value.born = born
+
+    def scan(self, params, inputs, path, within):
+        length, body = params["length"], params["jaxpr"]
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        constants, carry = inputs[:first], inputs[first:last]
+        rows = [self.unstack(sequence, length) for sequence in inputs[last:]]
+        order = range(length)[::-1] if params["reverse"] else range(length)
+        outer, collected = self.step, [None] * length
+        for t in order:
+            self.step = t if outer is None else outer
+            results = self.run(body.jaxpr, body.consts, [*constants, *carry, *(row[t] for row in rows)], path, within)
+            self.together(results)
+            carry, collected[t] = results[: len(carry)], results[len(carry) :]
+        self.step = outer
+        count = len(body.jaxpr.outvars) - len(carry)
+        avals = [v.aval for v in body.jaxpr.outvars[len(carry) :]]
+        stacked = [self.stack([row[k] for row in collected], avals[k]) for k in range(count)]
+        self.together([*carry, *stacked])
+        return [*carry, *stacked]
+
+    def while_loop(self, equation, inputs, path, within):
+        """Run a loop of unknown length. It is a node, too: reverse mode refuses it."""
+        params = equation.params
+        test, body = params["cond_jaxpr"], params["body_jaxpr"]
+        split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        for_test, for_body, carry = inputs[: split[0]], inputs[split[0] : split[1]], inputs[split[1] :]
+        node = self.node(equation, path, within, kind="loop")
+        self.nodes[node]["steps"] += 1
+        self.nodes[node]["active"] |= any(v.active for v in inputs)
+        outer, turn = self.step, 0
+        while bool(np.asarray(self.run(test.jaxpr, test.consts, [*for_test, *carry], (*path, "test"), within)[0].data)):
+            self.step = turn if outer is None else outer
+            carry = self.run(body.jaxpr, body.consts, [*for_body, *carry], (*path, "body"), within)
+            turn += 1
+        self.step = outer
+        return carry
+
+    # -- glue: no ops of the user's, but cotangents pass through them --------------------------------------------------
+
+    def unstack(self, value, length):
+        rows = [Value(value.data[t], value.active, value.born) for t in range(length)]
+        if value.active:
+            self.keep(Event(None, self.step, None, [value], rows, lambda arriving: [jnp.stack(arriving)]))
+        return rows
+
+    def stack(self, rows, aval):
+        data = jnp.stack([r.data for r in rows]) if rows else jnp.zeros((0, *aval.shape), aval.dtype)
+        stacked = Value(data, any(r.active for r in rows), min((r.born for r in rows if r.born is not None), default=None))
+        if stacked.active:
+            self.keep(Event(None, self.step, None, rows, [stacked], lambda arriving: list(arriving[0])))
+        return stacked
+
+    def together(self, values):
+        """JAX's loops give every result a cotangent as soon as one has one: zeros, which can meet an infinite derivative."""
+        active = [v for v in values if v.active]
+        if len(active) > 1:
+            self.events.append(Event(None, self.step, None, active, active, lambda arriving: None))
+
+    # -- which ops there are -------------------------------------------------------------------------------------------
+
+    def node(self, equation, path, within, kind=None):
+        """The number of the op at this place of the program; entered into the list at its first run."""
+        if path in self.numbers:
+            return self.numbers[path]
+        name, defined = equation.primitive.name, ""
+        file, line, column = within[0] if within else place(equation, self.folder)
+        why = OPAQUE.get(name, "")
+        if name in CUSTOM:
+            inner = equation.params.get("call_jaxpr") or equation.params["fun_jaxpr"]
+            info = inner.jaxpr.debug_info
+            own = is_user_file(info.func_filename)
+            defined = f"{info.func_filename}:{info.func_lineno}" if own else ""
+            kind = "custom" if own else "op"
+            shown = f"{CUSTOM[name]} {info.func_name}" if own else str(info.func_name)
+        else:
+            shown = NAMES.get(name, name)
+            stop = name == "stop_gradient"
+            kind = kind or ("opaque" if why else "draw" if name in DRAWS else "stop" if stop else "op")
+        if within and within[1] != shown:
+            shown = f"{shown} (in {within[1]})"
+        self.numbers[path] = len(self.nodes)
+        self.nodes.append(
+            {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
+             "active": False, "defined": defined, "float": kind == "loop", "primitive": name, "paths": [path]}
+        )  # fmt: skip
+        return self.numbers[path]
+
+    def library_call(self, equation, jaxpr):
+        """(place, function) of a call into JAX's own library: its ops are blamed on the line of the call."""
+        info = jaxpr.debug_info
+        if info is None or not info.func_filename or is_user_file(info.func_filename):
+            return None
+        return place(equation, self.folder), str(info.func_name).lstrip("_")
+
+    def fold(self, steps):
+        """Give the ops of an unrolled loop one node each: what runs on one line in every step, once or several times."""
+        groups = {}
+        for number, node in enumerate(self.nodes):
+            groups.setdefault(tuple(node[key] for key in ("file", "line", "column", "op")), []).append(number)
+        nodes, moved = [], {}
+        for (file, *_), numbers in groups.items():
+            repeats = steps > 1 and file and len(numbers) % steps == 0
+            each = len(numbers) // steps if repeats else len(numbers)
+            for position, number in enumerate(numbers):
+                moved[number] = len(nodes) + position % each, position // each if repeats else None
+            nodes.extend(merged([self.nodes[n] for n in numbers[offset::each]]) for offset in range(each))
+        for event in {id(e): e for e in [*self.events, *self.birth_events]}.values():
+            if event.node is not None:
+                event.node, event.step = moved[event.node]
+        self.nodes = nodes
+
+
+def merged(nodes):
+    """One node for the same op in several steps."""
+    return dict(
+        nodes[0],
+        steps=sum(n["steps"] for n in nodes),
+        active=any(n["active"] for n in nodes),
+        float=any(n["float"] for n in nodes),
+        paths=[path for n in nodes for path in n["paths"]],
+    )
+
+
+def apply(equation, values):
+    """Run one equation on values; a list of results."""
+    with equation.ctx.manager:
+        results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
+    return results if equation.primitive.multiple_results else [results]
+
+
+def is_inexact(data):
+    return jnp.issubdtype(jnp.result_type(data), jnp.inexact) if not is_key(data) else False
+
+
+def is_key(data):
+    return jnp.issubdtype(getattr(data, "dtype", np.float64), jax.dtypes.extended)
+
+
+def is_finite(data):
+    return not is_inexact(data) or bool(np.isfinite(np.asarray(data)).all())
+
+
+# --- source lines ----------------------------------------------------------------------------------------------------
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIBRARIES = (os.path.dirname(jax.__file__) + os.sep, HERE + os.sep)  # JAX itself, and what gradcheck runs in this process
+STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
+
+
+def is_user_file(file):
+    standard = file.startswith(STANDARD) and "site-packages" not in file
+    return bool(file) and not file.startswith((*LIBRARIES, "<")) and not standard
+
+
+def place(equation, folder):
+    """(file, line, column) of the call that made an equation: the last frame in the step's folder, else in other people's code."""
+    traceback = equation.source_info.traceback
+    codes, positions = traceback.raw_frames() if traceback else ((), ())
+    frames = [(code.co_filename, code, at) for code, at in zip(codes, positions) if is_user_file(code.co_filename)]
+    own = [f for f in frames if os.path.dirname(os.path.abspath(f[0])) == folder]
+    others = [f for f in frames if "site-packages" not in f[0]]
+    for file, code, at in (own or others or frames)[:1]:
+        line, column, *_ = traceback.code_addr2location(code, at)
+        return file, int(line), int(column) + 1
+    return "", 0, 0
