@@ -23,6 +23,7 @@ from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.examine import Examination, float64_twin, is_twin
 from gradcheck.forward_mode import second_opinions
 from gradcheck.judge import across_backends
+from gradcheck.laboratory import DIAGNOSE_SECONDS, Laboratory
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.second_order import contracted
 from gradcheck.selection import Selection
@@ -50,6 +51,7 @@ class Settings:
     use_expect: bool = True
     self_test: bool = False
     order: int = 1  # 2: Hessian-vector products too
+    diagnose_seconds: float = DIAGNOSE_SECONDS  # for one case
     offline: bool = False
     python: Mapping[str, Path] = field(default_factory=dict)
     extra_backends: tuple[Path, ...] = ()
@@ -338,7 +340,8 @@ def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: 
     case = next((r.case for r in results if r.case is not None), plan.case)
     across_backends(case, results, {name: backend.name for name, (backend, _) in crew.catalog.items()})
     second = [r.second for r in results if r.second is not None]
-    scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, crew, second=second)
+    lab = Laboratory(crew, settings.diagnose_seconds)
+    scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, lab, second=second)
     findings = diagnose(scene, settings.use_expect)
     checks = tuple(e.check for r in (*results, *second) for e in r.checks)
     planted = tuple(p for r in results for p in r.self_test)

@@ -10,6 +10,7 @@ from typing import Any
 from gradcheck.catalog import suggest
 from gradcheck.check import Settings
 from gradcheck.errors import UsageError
+from gradcheck.laboratory import DIAGNOSE_SECONDS
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
@@ -18,6 +19,7 @@ KEYS: dict[str, Any] = {
     "cases": list,
     "python": dict,
     "timeout": (int, float),
+    "diagnose_seconds": (int, float),
     "memory": (int, float),
     "jobs": int,
     "strict": bool,
@@ -63,6 +65,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
     )
     default_timeout = float(table.get("timeout", 300.0))
     memory = options["memory"] or table.get("memory")
+    seconds = options["diagnose_seconds"]
     settings = Settings(
         backends=tuple(options["backends"]),
         default_backends=tuple(table.get("backends", ())),
@@ -77,6 +80,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
         use_expect=not options["no_expect"],
         self_test=options["self_test"],
         order=options["order"],
+        diagnose_seconds=float(table.get("diagnose_seconds", DIAGNOSE_SECONDS)) if seconds is None else seconds,
         offline=options["offline"],
         python=python,
         extra_backends=(*options["folders"], *(folder / f for f in table.get("backend_folders", ()))),

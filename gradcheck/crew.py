@@ -99,10 +99,13 @@ class Crew:
         return lane.executor.submit(limited)
 
     @contextmanager
-    def session(self, case: Case, name: str, arrays: Arrays, widen: bool = False) -> Iterator[Session]:
+    def session(
+        self, case: Case, name: str, arrays: Arrays, widen: bool = False, deadline: float | None = None
+    ) -> Iterator[Session]:
         """A prepared case on a backend, forgotten by the worker afterwards. Raises BackendError.
 
-        widen: of a native model in float32, its float64 twin.
+        widen: of a native model in float32, its float64 twin. deadline: when (in time.monotonic) every job must have ended, of a
+        diagnosis; that one fails is then no news.
         """
         backend, rollout = self.catalog[name]
         lane = self._lane(case, backend)
@@ -110,6 +113,7 @@ class Crew:
         started = time.monotonic()
         session: Session | None = None
         with lane.lock:
+            before, lane.worker.deadline = lane.worker.deadline, deadline
             try:
                 self._ready(lane, backend)
                 session = Session(lane.worker, case, backend.name, rollout, arrays, widen)
@@ -117,9 +121,10 @@ class Crew:
             except OneRollout:
                 raise
             except BackendError:
-                self.failed = self.failed or not widen  # not every model has a twin
+                self.failed = self.failed or not (widen or deadline is not None)  # not every model has a twin
                 raise
             finally:
+                lane.worker.deadline = before
                 if session is not None:
                     tally.evaluations += session.evaluations
                     session.close()

@@ -110,6 +110,10 @@ class Session:
             return {i["name"]: Tensor(tuple(i["shape"]), i["dtype"], i["rms"]) for i in self.facts["inputs"]}
         return tensors_of(self.arrays)
 
+    def can(self, operation: str) -> bool:
+        """Whether the backend offers an optional operation: nodes, births, composed."""
+        return bool(self.facts.get(operation))
+
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(objectives, magnitudes), each float64[points, objectives]."""
         answer = self._call("values", points=[plain(point) for point in points])
@@ -142,7 +146,9 @@ class Session:
 
     def gradients(self, point: Point = (), cotangent: float = 1.0) -> dict[tuple[str, str], Gradient]:
         """Every gradient that the case asks for, by (objective, input), times the cotangent that reverse passes start from."""
-        answer = self._call("gradients", point=plain(point), cotangent=cotangent)
+        return self._gradients(self._call("gradients", point=plain(point), cotangent=cotangent))
+
+    def _gradients(self, answer: dict[str, Any]) -> dict[tuple[str, str], Gradient]:
         arrays = wire.unpack(answer["arrays"])
         given = {
             (o, name): Gradient(status, arrays.get(f"{o}\n{name}"), why) for o, name, status, why in answer["answers"]
@@ -161,10 +167,29 @@ class Session:
         drawn: Arrays = wire.unpack(self._call("draws")["arrays"])
         return drawn
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """The ops of the rollout's graph, in order of execution (see backends/README.md)."""
+        listed: list[dict[str, Any]] = self._call("nodes")["nodes"]
+        return listed
+
+    def births(self) -> list[dict[str, Any]]:
+        """Ops and steps where what is finite becomes what is not."""
+        found: list[dict[str, Any]] = self._call("births")["births"]
+        return found
+
+    def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
+        """Every gradient, composed op by op from the ops' own reverse rules."""
+        return self._gradients(self._call("composed", **changes))
+
     def close(self) -> None:
         """Let the worker forget the model, if it is still the process that knows it."""
-        if self.worker.alive and self.worker.starts == self._prepared_in:
+        if self.alive:
             self._call("drop")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that this was prepared in still runs."""
+        return self.worker.alive and self.worker.starts == self._prepared_in
 
     def _call(self, operation: str, **job: Any) -> dict[str, Any]:
         return self.worker.call(operation, handle=self.handle, **job)
@@ -173,6 +198,27 @@ class Session:
 def unmoved(session: Session, name: str) -> NDArray[Any]:
     """An input's entries, flat; empty where the worker alone has them: such inputs have no bounds, for which they are needed."""
     return session.arrays.get(name, np.zeros(0)).reshape(-1)
+
+
+class Focus(Session):
+    """One op of another session's rollout, at the values it had at one step: a case of its own."""
+
+    def __init__(self, parent: Session, node: int, step: int | None) -> None:
+        self.worker, self.rollout = parent.worker, parent.rollout
+        self.handle = next(_handles)
+        self.evaluations = 0
+        self.facts = parent._call("focus", node=node, step=step, new_handle=self.handle)
+        self._prepared_in = parent._prepared_in
+        self.arrays = wire.unpack(self.facts["arrays"])
+        dtype = self.facts["dtype"]
+        inputs = tuple(
+            Input(name, Role.PARAMETER, array.shape, str(array.dtype), Init("value"))
+            for name, array in self.arrays.items()
+        )
+        objectives = tuple(Objective(name, name, "dot", "all", tuple(wrt)) for name, wrt in self.facts["objectives"])
+        self.case = replace(
+            parent.case, native="", steps=1, dtype=dtype, inputs=inputs, objectives=objectives, rtol=None, atol=0.0, options={}
+        )
 
 
 def plain(point: Point) -> list[list[Any]]:

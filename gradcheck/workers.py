@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import threading
+import time
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -61,6 +62,7 @@ class Worker:
     limits: Limits
     facts: dict[str, Any] = field(default_factory=dict)
     starts: int = 0
+    deadline: float | None = None  # in time.monotonic: jobs end by then, however much time each has by itself
     _group: execnet.Group | None = None
     _channel: Any = None
     _process: psutil.Process | None = None
@@ -117,14 +119,17 @@ class Worker:
     def _call(self, operation: str, job: dict[str, Any]) -> dict[str, Any]:
         channel = self._channel  # the run's end may take it away meanwhile
         limit = max(self.limits.timeout, START_SECONDS) if operation == "start" else self.limits.timeout
+        if self.deadline is not None:
+            limit = min(limit, max(self.deadline - time.monotonic(), 0.1))
         with self._memory_watch():
             try:
                 channel.send({"op": operation, **job})
                 answer = channel.receive(limit)
             except channel.TimeoutError:
                 self.kill()
+                option = "--timeout" if self.deadline is None else "--diagnose-seconds"
                 raise self._failure(
-                    "GC903", f"no answer within {limit:g} s", "raise --timeout, or look for a loop that does not end"
+                    "GC903", f"no answer within {limit:.3g} s", f"raise {option}, or look for a loop that does not end"
                 ) from None
             except channel.RemoteError as error:  # even telling what went wrong failed
                 self.kill()

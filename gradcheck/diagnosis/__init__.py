@@ -24,6 +24,7 @@ from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
+from gradcheck.diagnosis.wrong_rule import wrong_rule
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding
 
@@ -38,6 +39,7 @@ RULES: tuple[
     noise_in_scan,
     truncated_history,
     stopped,
+    wrong_rule,
     missing,
     fingerprints,
     cut_history,
@@ -55,15 +57,14 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     """Run the rules, mark what was expected, in place, and return the findings, the unexpected ones first."""
     run_unroll(scene)
     claims: list[Claim] = []
-    taken: set[int] = set()
     for rule in RULES:
         for claim in rule(scene):
             claim.checks = (
-                [e for e in claim.checks if id(e) not in taken] if not is_advice(claim.code) else claim.checks
+                [e for e in claim.checks if id(e) not in scene.taken] if not is_advice(claim.code) else claim.checks
             )
             if claim.checks:
                 if not is_advice(claim.code):
-                    taken.update(map(id, claim.checks))
+                    scene.taken.update(map(id, claim.checks))
                 claims.append(claim)
                 for evidence in claim.checks:
                     add_cause(evidence, claim.code)

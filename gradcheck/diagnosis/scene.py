@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gradcheck.crew import Crew
 from gradcheck.evidence import BackendEvidence, Evidence
+from gradcheck.laboratory import Laboratory
 from gradcheck.model import WHOLE, Blame, Case, Finding, Severity, Verdict, Wrong
 from gradcheck.session import Arrays
 from gradcheck.source import parse
@@ -21,17 +21,25 @@ NAMED = 3  # wrong entries that a line names
 
 @dataclass
 class Scene:
-    """One case after all its backends were examined. lab: sessions for counterfactuals; notes: what rules share."""
+    """One case after all its backends were examined.
+
+    lab: sessions for counterfactuals; notes: what rules share; taken: ids of the checks that a rule has claimed already.
+    """
 
     case: Case
     arrays: Arrays
     results: Sequence[BackendEvidence]
-    lab: Crew
+    lab: Laboratory
     notes: dict[str, object] = field(default_factory=dict)
     second: Sequence[BackendEvidence] = ()  # of second order, seen by the rule of that name alone
+    taken: set[int] = field(default_factory=set)
 
     def checks(self, *verdicts: Verdict) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]
+
+    def unexplained(self, *verdicts: Verdict) -> list[Evidence]:
+        """Checks that no rule has claimed so far."""
+        return [e for e in self.checks(*verdicts) if id(e) not in self.taken]
 
     def passing(self, like: Evidence) -> list[str]:
         """The backends that pass on the same objective and parameter."""

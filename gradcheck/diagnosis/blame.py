@@ -1,0 +1,268 @@
+"""Looks into a rollout op by op: each op's own reverse rule against differences of that op alone, at its run-time values.
+
+An op is examined as a whole case is, by the same Examination. What comes out: the ops whose rule is wrong, those that cannot be
+judged, and how many were cleared. It is bounded by the time that a diagnosis has, and never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradcheck.diagnosis.scene import Scene, line_blame, number, relative
+from gradcheck.errors import BackendError
+from gradcheck.evidence import Evidence
+from gradcheck.examine import Examination, float64_twin
+from gradcheck.model import Blame, Gradient, Verdict
+from gradcheck.session import Focus, Session
+
+FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
+NO_NODES = "this backend cannot be looked into op by op"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or ""."""
+
+    number: int
+    op: str
+    file: str
+    line: int
+    column: int
+    steps: int
+    kind: str  # op, custom, stop, draw, opaque, loop
+    why: str = ""
+    active: bool = True
+    defined: str = ""
+
+    @classmethod
+    def of(cls, index: int, told: dict[str, Any]) -> Node:
+        optional = {key: told[key] for key in ("why", "active", "defined") if key in told}
+        return cls(index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional)
+
+    @property
+    def blame(self) -> Blame | None:
+        """The line of its call; None where that is not known."""
+        if not self.file:
+            return None
+        found = line_blame(self.file, self.line, self.op)
+        text = found.text if found else "(this line is not on disk)"
+        return Blame(relative(self.file), self.line, self.column or None, self.op, text)
+
+    @property
+    def place(self) -> str:
+        return f"{Path(self.file).name}:{self.line}" if self.file else "a place that is not known"
+
+    @property
+    def definition(self) -> str:
+        file, _, line = self.defined.rpartition(":")
+        return f"{Path(file).name}:{line}" if file else ""
+
+
+@dataclass
+class Look:
+    """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not."""
+
+    node: Node
+    step: int | None
+    checks: list[Evidence]
+    flat: bool = False
+
+    @property
+    def worst(self) -> Evidence:
+        order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
+        by_rank = sorted(self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order))
+        same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
+        return max(same, key=lambda e: e.check.max_rel_error or 0.0)
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.worst.check.verdict
+
+    @property
+    def at(self) -> str:
+        return "" if self.step is None else f" at step {self.step}"
+
+    def words(self) -> str:
+        """The numbers of its worst check."""
+        evidence = self.worst
+        check, comparison = evidence.check, evidence.comparison
+        if check.worst is not None:
+            index = f"[{', '.join(map(str, check.worst.index))}]" if check.worst.index else ""
+            bound = f" +- {check.error_bound:.1g}" if check.error_bound else ""
+            where = f"by {check.parameter}{index}{self.at}"
+            return f"{number(check.worst.analytic)} {where}, where differences of it alone give {number(check.worst.reference)}{bound}"
+        if comparison is not None:
+            return (
+                f"{number(comparison.analytic)} along a random direction of {check.parameter}{self.at}, where differences "
+                f"of it alone give {number(comparison.reference)} +- {comparison.bound:.1g}"
+            )
+        return f"{check.verdict} by {check.parameter}{self.at}"
+
+
+@dataclass
+class Inspection:
+    """What looking at the ops of one backend's rollout showed.
+
+    wrong: ops whose reverse rule does not fit; unsure: ops that cannot be judged at this point (a kink, say); cleared: numbers of
+    ops that fit wherever they were looked at; unlooked: ops that could not be looked at, and why. why: "" unless it came to an end
+    too early. composed: the gradients as composed from the ops' own rules; mended: the same with the derivative of their own
+    forward in place of the wrong custom rules; {} where not available.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    wrong: list[Look] = field(default_factory=list)
+    unsure: list[Look] = field(default_factory=list)
+    cleared: set[int] = field(default_factory=set)
+    unlooked: list[tuple[Node, str]] = field(default_factory=list)
+    why: str = ""
+    composed: dict[tuple[str, str], Gradient] = field(default_factory=dict)
+    mended: dict[tuple[str, str], Gradient] = field(default_factory=dict)
+
+    @property
+    def examinable(self) -> list[Node]:
+        return [n for n in self.nodes if n.active and n.kind in ("op", "custom")]
+
+    @property
+    def clears_all(self) -> bool:
+        """Whether every op was looked at and none is wrong or in doubt."""
+        return not (self.why or self.wrong or self.unsure or self.unlooked) and bool(self.cleared)
+
+    def words(self) -> str:
+        """How many ops were looked at, and what was not."""
+        seen = len(self.cleared | {look.node.number for look in [*self.wrong, *self.unsure]})
+        count = len(self.examinable)
+        lines = [self.why] if self.why else []
+        if count:
+            lines.append(f"{seen} of {count} ops were looked at")
+        if self.unlooked:
+            node, why = self.unlooked[0]
+            more = f" and {len(self.unlooked) - 1} more" if len(self.unlooked) > 1 else ""
+            lines.append(f"{node.op} at {node.place}{more} cannot be looked at: {why}")
+        return "; ".join(lines)
+
+
+def inspected(scene: Scene, backend: str) -> Inspection:
+    """Look at every op of a backend's rollout; once per case and backend."""
+    found = scene.notes.setdefault(f"inspection of {backend}", Inspection(why="not begun"))
+    assert isinstance(found, Inspection)
+    if found.why == "not begun":
+        found.why = ""
+        case, arrays = scene.case, scene.arrays
+        if case.dtype == "float32" and not case.draws_in_step:  # an op that is wrong is wrong in float64, and seen more clearly
+            case, arrays = float64_twin(case, arrays)
+        try:
+            with scene.lab.session(case, backend, arrays) as session:
+                if session.can("nodes"):
+                    look_at_all(scene, session, found)
+                else:
+                    found.why = NO_NODES
+        except BackendError as error:
+            found.why = scene.lab.closed_words() if scene.lab.is_closed else error.message
+    return found
+
+
+def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
+    """Every op at its last step, then at its first, then between: until something wrong is found."""
+    found.nodes = [Node.of(index, told) for index, told in enumerate(session.nodes())]
+    found.unlooked = [(n, n.why or "it is opaque") for n in found.nodes if n.kind == "opaque" and n.active]
+    order = sorted(found.examinable, key=lambda n: (n.kind != "custom", not n.file))
+    unsure: dict[int, Look] = {}
+    for steps in spread(scene.case.steps):
+        for node in order:
+            if node.steps == 1 and steps != spread(scene.case.steps)[0]:
+                continue
+            look = look_at(scene, session, found, node, steps)
+            if look is None:
+                continue
+            if look.verdict is Verdict.MISMATCH:
+                found.wrong.append(look)
+            elif look.verdict in (Verdict.PASS, Verdict.NONFINITE):
+                found.cleared.add(node.number)
+            else:
+                unsure.setdefault(node.number, look)
+        if found.wrong:
+            break
+    found.unsure = list(unsure.values())
+    found.cleared -= {look.node.number for look in [*found.wrong, *found.unsure]}
+    compose(session, found)
+
+
+def spread(steps: int) -> list[int]:
+    """The steps to look at, in this order."""
+    return list(dict.fromkeys([steps - 1, 0, steps // 2]))
+
+
+def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step: int) -> Look | None:
+    """One op at one step; None (noted in `unlooked`) if that cannot be done."""
+    if scene.lab.is_closed:
+        raise BackendError(scene.lab.closed_words(), code="GC903")
+    try:
+        focus = Focus(session, node.number, step)
+        try:
+            evidence = Examination("the op alone", focus, None, None, 0.0).run()
+            look = Look(node, step if node.steps > 1 else None, evidence.checks)
+            if look.verdict is Verdict.MISMATCH:
+                look.flat = is_stepwise(focus, look.worst)
+        finally:
+            focus.close()
+    except BackendError as error:
+        if not session.alive:
+            raise
+        found.unlooked.append((node, error.message))
+        return None
+    null = next((e for e in look.checks if e.check.verdict is Verdict.NULL), None)
+    if null is not None:
+        found.unlooked.append((node, f"its reverse rule raises {null.check.reason}"))
+        return None
+    return look
+
+
+def is_stepwise(focus: Focus, evidence: Evidence) -> bool:
+    """Whether the op stands still near each of many points and yet takes other values at others."""
+    if evidence.estimate is None or evidence.estimate.moved[evidence.objective_index]:
+        return False
+    name, scale = evidence.check.parameter, evidence.scale
+    far = [[(name, scale * k / 3, {"key": k})] for k in range(1, FAR + 1)]
+    near = [[*point, (name, 1e-9 * scale, {"key": 10 * FAR + k})] for k, point in enumerate(far)]
+    values = focus.values([*far, *near])[0][:, evidence.objective_index]
+    return bool((values[:FAR] == values[FAR:]).all() and np.ptp(values) > 0)
+
+
+def compose(session: Session, found: Inspection) -> None:
+    """The gradients as the ops' own rules compose them, and with the wrong custom rules replaced."""
+    if not session.can("composed"):
+        return
+    try:
+        custom = sorted({look.node.number for look in found.wrong if look.node.kind == "custom"})
+        if custom:
+            found.mended = session.composed(inside=custom)
+        elif not found.wrong:
+            found.composed = session.composed()
+    except BackendError:
+        if not session.alive:
+            raise
+
+
+def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
+    """The ops of these kinds that gradients pass through, without looking at any; [] where the backend cannot tell."""
+    key = f"nodes of {backend}"
+    if key not in scene.notes:
+        scene.notes[key] = []
+        try:
+            with scene.lab.session(scene.case, backend, scene.arrays) as session:
+                if session.can("nodes"):
+                    scene.notes[key] = [Node.of(index, told) for index, told in enumerate(session.nodes())]
+        except BackendError:
+            pass
+    nodes = scene.notes[key]
+    assert isinstance(nodes, list)
+    return [n for n in nodes if n.kind in kinds and n.active]
+
+
+def first_line(nodes: Iterable[Node]) -> Blame | None:
+    return next((n.blame for n in nodes if n.file), None)

@@ -1,0 +1,42 @@
+"""Where a diagnosis runs things: cases prepared on any backend, until the time for this case is used up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from gradcheck.catalog import Backend
+from gradcheck.crew import Crew
+from gradcheck.errors import BackendError
+from gradcheck.model import Case
+from gradcheck.session import Arrays, Session
+
+DIAGNOSE_SECONDS = 60.0  # for one case, unless --diagnose-seconds says otherwise
+
+
+class Laboratory:
+    """Sessions for counterfactuals. Once the time is up every request raises BackendError, and a running one is ended."""
+
+    def __init__(self, crew: Crew, seconds: float = DIAGNOSE_SECONDS) -> None:
+        self._crew, self.seconds = crew, seconds
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def catalog(self) -> Mapping[str, tuple[Backend, str]]:
+        return self._crew.catalog
+
+    @property
+    def is_closed(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    @contextmanager
+    def session(self, case: Case, name: str, arrays: Arrays) -> Iterator[Session]:
+        """A prepared case on a backend. Raises BackendError, also when the time is up."""
+        if self.is_closed:
+            raise BackendError(self.closed_words(), code="GC903")
+        with self._crew.session(case, name, arrays, deadline=self._deadline) as session:
+            yield session
+
+    def closed_words(self) -> str:
+        return f"not finished: the {self.seconds:g} s of --diagnose-seconds are used up"
