@@ -220,6 +220,10 @@ class Focus(Session):
             parent.case, native="", steps=1, dtype=dtype, inputs=inputs, objectives=objectives, rtol=None, atol=0.0, options={}
         )
 
+    def close(self) -> None:
+        if self.alive:
+            self._call("drop", collect=False)
+
 
 def plain(point: Point) -> list[list[Any]]:
     """A point in builtins only, as the channel takes it."""

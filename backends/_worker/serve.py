@@ -122,10 +122,11 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
-    def drop(self, handle):
-        """Forget a model. Graphs are full of cycles, which are collected here and only here (see run)."""
+    def drop(self, handle, collect=True):
+        """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
         self.models.pop(handle, None)
-        gc.collect()
+        if collect:
+            gc.collect()
         return {}
 
     @staticmethod

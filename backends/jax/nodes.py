@@ -1,7 +1,7 @@
 """The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
 
-Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`, `moving`
-(name -> array), `in_precision()` and `objectives(moving)` -> ([objectives], [magnitudes]), not jitted.
+Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`,
+`moving` (name -> array), `in_precision()` and `objectives(moving)` -> ([objectives], [magnitudes]), not jitted.
 """
 
 import functools
@@ -62,7 +62,7 @@ class Inspected:
         """Where values or cotangents that are not finite come from, forward and backward."""
         self.in_precision()
         found = self.forward_births()
-        for position, objective in enumerate(self.problem.objectives):
+        for position in range(len(self.problem.objectives)):
             if np.isfinite(np.asarray(self.tape.result.data)[position]):
                 found.extend(self.backward_births(position))
         return list({(b["where"], b["node"], b["step"]): b for b in reversed(found)}.values())[::-1]
@@ -73,7 +73,9 @@ class Inspected:
         event = self.tape.birth_events[self.tape.result.born]
         result = next(np.asarray(v.data) for v in event.outputs if not is_finite(v.data))
         spoilt = ~np.isfinite(result)
-        same = [np.asarray(v.data)[spoilt] for v in event.inputs if np.shape(v.data) == result.shape and is_inexact(v.data)]
+        same = [
+            np.asarray(v.data)[spoilt] for v in event.inputs if np.shape(v.data) == result.shape and is_inexact(v.data)
+        ]
         return [
             {
                 "node": self.numbers[event.node],
@@ -91,7 +93,9 @@ class Inspected:
         zeros = {id(b.event) for b in plain.births if b.zero}
         blamed = {}
         if zeros:
-            for select in [*plain.selects][:SELECTS_TRIED]:  # something nonzero on its other side: does it arrive there?
+            for select in [*plain.selects][
+                :SELECTS_TRIED
+            ]:  # something nonzero on its other side: does it arrive there?
                 leaking = Reverse(self.tape, leak=select, mend=always)
                 leaking.run(position)
                 for birth in leaking.births:
@@ -130,7 +134,7 @@ def always(birth):
 
 
 class Birth(types.SimpleNamespace):
-    """event: where; zero: the cotangent that arrives at the entries in question is 0; input, cotangent, result: at the first of them."""
+    """event: where; zero: the cotangent arriving at the entries in question is 0; input, cotangent, result: at the first one."""
 
 
 class Reverse:
@@ -142,7 +146,7 @@ class Reverse:
 
     def __init__(self, tape, leak=None, mend=None):
         self.tape, self.leak, self.mend = tape, leak, mend or (lambda birth: False)
-        self.births, self.selects, self.compiled = [], {}, {}
+        self.births, self.selects = [], {}
 
     def run(self, position):
         """The gradients of one objective, by name: arrays; zeros where nothing arrives."""
@@ -219,12 +223,12 @@ class Reverse:
     def rule(self, event, moving):
         """The reverse rule of an event's op, as a function of all its inputs and the cotangents; compiled if it is used often."""
         key = id(event.equation), moving
-        count, function = self.compiled.get(key, (0, None))
+        count, function = self.tape.rules.get(key, (0, None))
         if function is None:
             function = functools.partial(pull, event.equation, moving)
         if count == EAGER:
             function = jax.jit(function)
-        self.compiled[key] = count + 1, function
+        self.tape.rules[key] = count + 1, function
         return function
 
 

@@ -1,7 +1,7 @@
 """One evaluation recorded op by op: which ops run, on which lines, with which values at which steps.
 
-Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. Loops, branches and calls are entered; a function with a
-reverse rule of its own (custom_vjp, custom_jvp) is one op.
+Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. Loops, branches and calls are entered; a function
+with a reverse rule of its own (custom_vjp, custom_jvp) is one op.
 """
 
 import os
@@ -14,7 +14,11 @@ import numpy as np
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "call": "call_jaxpr",
          "remat2": "jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
 CUSTOM = {"custom_vjp_call": "custom_vjp", "custom_jvp_call": "custom_jvp", "custom_vjp_call_jaxpr": "custom_vjp"}
-OPAQUE = {"pure_callback": "a callback into Python", "io_callback": "a callback into Python", "ffi_call": "a foreign function"}
+OPAQUE = {
+    "pure_callback": "a callback into Python",
+    "io_callback": "a callback into Python",
+    "ffi_call": "a foreign function",
+}
 DRAWS = ("random_bits", "threefry2x32", "rng_uniform", "rng_bit_generator", "random_gamma")
 SELECTS = ("select_n", "max", "min", "clamp")  # hand nothing to the side that was not taken
 NAMES = {"select_n": "where", "convert_element_type": "astype"}  # as users write them
@@ -26,7 +30,7 @@ class TooLarge(Exception):
 
 
 class Value:
-    """One array of the run. active: a gradient that is asked for passes through it; born: the first op that made it not finite."""
+    """One array of the run. active: a gradient that is asked for passes through it; born: number of the birth that spoilt it."""
 
     __slots__ = ("active", "born", "data")
 
@@ -56,6 +60,7 @@ class Tape:
         self.folder, self.open_stops, self.inside = folder, open_stops, frozenset(inside)
         self.nodes, self.numbers, self.events, self.birth_events, self.bytes = [], {}, [], [], 0
         self.step = None
+        self.rules = {}  # reverse rules in use, see Reverse
         names = sorted(inputs)  # as JAX flattens a dict
         self.values = {name: Value(jnp.asarray(inputs[name]), name in wrt) for name in names}
         outputs = self.run(closed.jaxpr, closed.consts, [self.values[name] for name in names], (), None)
@@ -184,7 +189,9 @@ class Tape:
 
     def stack(self, rows, aval):
         data = jnp.stack([r.data for r in rows]) if rows else jnp.zeros((0, *aval.shape), aval.dtype)
-        stacked = Value(data, any(r.active for r in rows), min((r.born for r in rows if r.born is not None), default=None))
+        stacked = Value(
+            data, any(r.active for r in rows), min((r.born for r in rows if r.born is not None), default=None)
+        )
         if stacked.active:
             self.keep(Event(None, self.step, None, rows, [stacked], lambda arriving: list(arriving[0])))
         return stacked
@@ -282,7 +289,10 @@ def is_finite(data):
 # --- source lines ----------------------------------------------------------------------------------------------------
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LIBRARIES = (os.path.dirname(jax.__file__) + os.sep, HERE + os.sep)  # JAX itself, and what gradcheck runs in this process
+LIBRARIES = (
+    os.path.dirname(jax.__file__) + os.sep,
+    HERE + os.sep,
+)  # JAX itself, and what gradcheck runs in this process
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 
 
@@ -292,7 +302,7 @@ def is_user_file(file):
 
 
 def place(equation, folder):
-    """(file, line, column) of the call that made an equation: the last frame in the step's folder, else in other people's code."""
+    """(file, line, column) of the call that made an equation: the last frame in the step's folder, else in others' code."""
     traceback = equation.source_info.traceback
     codes, positions = traceback.raw_frames() if traceback else ((), ())
     frames = [(code.co_filename, code, at) for code, at in zip(codes, positions) if is_user_file(code.co_filename)]

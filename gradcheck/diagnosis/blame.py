@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gradcheck.diagnosis.counterfactual import remaining_error
 from gradcheck.diagnosis.scene import Scene, line_blame, number, relative
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
@@ -42,7 +43,9 @@ class Node:
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
         optional = {key: told[key] for key in ("why", "active", "defined") if key in told}
-        return cls(index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional)
+        return cls(
+            index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional
+        )
 
     @property
     def blame(self) -> Blame | None:
@@ -75,7 +78,9 @@ class Look:
     @property
     def worst(self) -> Evidence:
         order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
-        by_rank = sorted(self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order))
+        by_rank = sorted(
+            self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order)
+        )
         same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
         return max(same, key=lambda e: e.check.max_rel_error or 0.0)
 
@@ -94,8 +99,11 @@ class Look:
         if check.worst is not None:
             index = f"[{', '.join(map(str, check.worst.index))}]" if check.worst.index else ""
             bound = f" +- {check.error_bound:.1g}" if check.error_bound else ""
-            where = f"by {check.parameter}{index}{self.at}"
-            return f"{number(check.worst.analytic)} {where}, where differences of it alone give {number(check.worst.reference)}{bound}"
+            reference = f"{number(check.worst.reference)}{bound}"
+            return (
+                f"{number(check.worst.analytic)} by {check.parameter}{index}{self.at}, where differences of it alone "
+                f"give {reference}"
+            )
         if comparison is not None:
             return (
                 f"{number(comparison.analytic)} along a random direction of {check.parameter}{self.at}, where differences "
@@ -108,10 +116,10 @@ class Look:
 class Inspection:
     """What looking at the ops of one backend's rollout showed.
 
-    wrong: ops whose reverse rule does not fit; unsure: ops that cannot be judged at this point (a kink, say); cleared: numbers of
-    ops that fit wherever they were looked at; unlooked: ops that could not be looked at, and why. why: "" unless it came to an end
-    too early. composed: the gradients as composed from the ops' own rules; mended: the same with the derivative of their own
-    forward in place of the wrong custom rules; {} where not available.
+    wrong: ops whose reverse rule does not fit; unsure: ops that cannot be judged at this point (a kink, say); cleared: numbers
+    of ops that fit wherever they were looked at; unlooked: ops that could not be looked at, and why. why: "" unless it came to
+    an end too early. composed: the gradients as composed from the ops' own rules; mended: the same with the derivative of
+    their own forward in place of the wrong custom rules; {} where not available.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -153,7 +161,9 @@ def inspected(scene: Scene, backend: str) -> Inspection:
     if found.why == "not begun":
         found.why = ""
         case, arrays = scene.case, scene.arrays
-        if case.dtype == "float32" and not case.draws_in_step:  # an op that is wrong is wrong in float64, and seen more clearly
+        if (
+            case.dtype == "float32" and not case.draws_in_step
+        ):  # an op that is wrong is wrong in float64, and seen more clearly
             case, arrays = float64_twin(case, arrays)
         try:
             with scene.lab.session(case, backend, arrays) as session:
@@ -246,6 +256,26 @@ def compose(session: Session, found: Inspection) -> None:
     except BackendError:
         if not session.alive:
             raise
+
+
+def seen_op_by_op(scene: Scene, evidence: Evidence) -> tuple[str, Blame | None]:
+    """What looking at the ops says about a wrong gradient whose op was not found: a clause, and the line in doubt, if any."""
+    found = scene.notes.get(f"inspection of {evidence.check.backend}")
+    if not isinstance(found, Inspection) or found.why == NO_NODES:
+        return "", None
+    if found.unsure and not found.wrong:
+        look = found.unsure[0]
+        return f"likely {look.node.op} at {look.node.place}{look.at}: {look.worst.check.reason}", look.node.blame
+    if not found.clears_all:
+        return found.words(), None
+    right = f"the own reverse rule of each of the {len(found.cleared)} ops is right"
+    composed = found.composed.get((evidence.check.objective, evidence.check.parameter))
+    if composed is not None and remaining_error(scene, evidence, composed) is not None:
+        return (
+            f"{right}, and composed one by one they give the right gradient: their composition by the backend does not",
+            None,
+        )
+    return f"{right} at the steps that were looked at; likely their composition is not", None
 
 
 def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:

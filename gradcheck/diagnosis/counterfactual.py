@@ -42,6 +42,11 @@ def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: A
     rounding = {"float64": 1e-12, "float32": 1e-4}[scene.case.dtype] * magnitudes[0]
     if original is None or (np.abs(values[0] - original) > rounding).any():
         return Agreement([], "the changed case has another forward value and proves nothing")
+    return held_against(scene, checks, gradients)
+
+
+def held_against(scene: Scene, checks: Sequence[Evidence], gradients: dict[tuple[str, str], Gradient]) -> Agreement:
+    """Which of the checks these gradients put right, by the references that the checks have already."""
     found = {id(e): remaining_error(scene, e, gradient_of(gradients, e)) for e in checks}
     errors = {key: miss for key, miss in found.items() if miss is not None}
     explained = [e for e in checks if id(e) in errors]
@@ -60,7 +65,7 @@ def gradient_of(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) 
 
 def remaining_error(scene: Scene, evidence: Evidence, gradient: Gradient) -> float | None:
     """Relative error of another gradient against a check's own reference, or None if it is not right (or not there)."""
-    if gradient.array is None or evidence.estimate is None:
+    if gradient.array is None or evidence.estimate is None or not np.isfinite(gradient.array).all():
         return None
     name, i = evidence.check.parameter, evidence.objective_index
     scale = evidence.scale

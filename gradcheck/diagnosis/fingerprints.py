@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
+from gradcheck.diagnosis.wrong_rule import op_blame, op_proof
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Verdict
 from gradcheck.numerics.fingerprint import name_factor
@@ -18,6 +20,10 @@ def fingerprints(scene: Scene) -> Iterable[Claim]:
         assert group[0].fingerprint is not None
         factor = group[0].fingerprint.kind == "factor"
         describe = factor_finding if factor else order_finding
+        for evidence in group:
+            if "culprit" in evidence.notes:
+                codes = (*evidence.check.codes, "GC204" if factor else "GC207", "GC206")
+                evidence.check = replace(evidence.check, codes=codes)
         yield Claim("GC204" if factor else "GC207", group, partial(describe, scene))
 
 
@@ -39,12 +45,13 @@ def factor_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         "the gradient has the wrong sign" if sign else f"the gradient is {factor:.6g} times the right one",
         numbers=numbers(shown),
         because=f"analytic and reference have the same ratio along every direction: {factor:.6g}{equals}",
-        proof=f"divided by it, the gradient agrees along three random directions to {shown.fingerprint.error:.0e}",
+        proof=f"divided by it, the gradient agrees along three random directions to {shown.fingerprint.error:.0e}"
+        + op_proof(shown),
         help="look for a sign in a reverse rule"
         if sign
         else "look for a mean where a sum is meant (or the reverse) in a reverse rule, or for a scaled loss",
-        whose="the step or a function that it calls: likely its own reverse rule",
-        blame=step_blame(scene.case),
+        whose=whose(shown),
+        blame=op_blame(shown) or step_blame(scene.case),
     )
 
 
@@ -58,8 +65,16 @@ def order_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         f"the gradient is {words.split(' (')[0]}",
         numbers=numbers(shown),
         because=f"its entries are those of the right gradient in another order: {words}",
-        proof=f"put in order, it agrees along three random directions to {shown.fingerprint.error:.0e}",
+        proof=f"put in order, it agrees along three random directions to {shown.fingerprint.error:.0e}"
+        + op_proof(shown),
         help="look at the reverse rule: transpose the product, or test it with shapes that are not square",
-        whose="the step or a function that it calls: likely its own reverse rule",
-        blame=step_blame(scene.case),
+        whose=whose(shown),
+        blame=op_blame(shown) or step_blame(scene.case),
     )
+
+
+def whose(evidence: Evidence) -> str:
+    culprit = evidence.notes.get("culprit")
+    if culprit is None:
+        return "the step or a function that it calls: likely its own reverse rule"
+    return f"the reverse rule of {culprit.look.node.op}"

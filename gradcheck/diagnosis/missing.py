@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gradcheck.diagnosis.blame import first_line, nodes_of
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
@@ -50,6 +51,8 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         "GC105": "use a loop with a fixed number of steps, or forward mode",
     }
     passing = scene.passing(first)
+    kinds = {"GC105": ("loop",), "GC102": ("opaque",)}.get(code)
+    culprit = first_line(nodes_of(scene, first.check.backend, kinds)) if kinds else None
     said = " ".join(first.check.reason.split())
     return finding(
         code,
@@ -60,5 +63,5 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         help=helps[code],
         note=f"{', '.join(passing)} have the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
-        blame=step_blame(scene.case),
+        blame=culprit or step_blame(scene.case),
     )

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gradcheck.diagnosis.counterfactual import agreement
+from gradcheck.diagnosis.blame import first_line, nodes_of
+from gradcheck.diagnosis.counterfactual import Agreement, agreement, held_against
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_function, unique, worst
+from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.source import parse
@@ -23,18 +25,18 @@ BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
 
 def stopped(scene: Scene) -> Iterable[Claim]:
     """Blocked and surrogate gradients, each over all backends that show it."""
-    if not stop_lines(scene.case):
-        return
-    suspects = [
-        e
-        for e in scene.checks(Verdict.MISMATCH, Verdict.DISCONNECTED)
-        if not e.check.dead and "GC206" not in e.check.codes
-    ]
+    suspects = [e for e in scene.unexplained(Verdict.MISMATCH, Verdict.DISCONNECTED) if not e.check.dead]
     proven: dict[str, str] = {}
     blocked: list[Evidence] = []
     surrogate: list[Evidence] = []
     for group in by(suspects, lambda e: e.check.backend):
-        opened = agreement(scene, group, replace(scene.case, open_stops=True), scene.arrays)
+        opened = (
+            agreement(scene, group, replace(scene.case, open_stops=True), scene.arrays)
+            if stop_lines(scene.case)
+            else None
+        )
+        if opened is None or not opened.explained:
+            opened = opened_op_by_op(scene, group)
         if opened.explained:
             proven[group[0].check.backend] = opened.words
         for evidence in opened.explained:
@@ -48,6 +50,25 @@ def stopped(scene: Scene) -> Iterable[Claim]:
         yield Claim("GC205", blocked, partial(blocked_finding, scene, proven))
     if surrogate:
         yield Claim("GC703", surrogate, partial(surrogate_finding, scene, proven))
+
+
+def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
+    """The same for stops that are not xp's: in the gradient composed op by op they are the identity, too."""
+    backend = group[0].check.backend
+    stops = nodes_of(scene, backend, ("stop",))
+    if not stops:
+        return Agreement([], "no stop_gradient is on the way")
+    try:
+        with scene.lab.session(scene.case, backend, scene.arrays) as session:
+            if not session.can("composed"):
+                return Agreement([], "this backend cannot compose a gradient op by op")
+            gradients = session.composed(open_stops=True)
+    except BackendError as error:
+        return Agreement([], f"the counterfactual could not be run: {error.message}")
+    opened = held_against(scene, group, gradients)
+    for evidence in opened.explained:
+        evidence.notes["stops"] = stops
+    return opened
 
 
 def is_flat(evidence: Evidence) -> bool:
@@ -65,14 +86,14 @@ def blocked_finding(scene: Scene, proven: dict[str, str], checks: list[Evidence]
         checks,
         BLOCKED_WHOLLY if wholly else "part of the gradient is blocked by stop_gradient",
         numbers=numbers(shown),
-        because=f"the objective moves with these inputs through {places(scene.case)}, and no gradient comes back that way",
+        because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way",
         proof=f"with stop_gradient as the identity, on {backend}, {proven[backend]}",
         help="remove the stop_gradient, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
         else "",
         whose="the step",
-        blame=stop_blame(scene.case),
+        blame=stop_blame(scene.case, shown),
     )
 
 
@@ -85,11 +106,11 @@ def surrogate_finding(scene: Scene, proven: dict[str, str], checks: list[Evidenc
         "the gradient is a surrogate: the forward is stepwise, the gradient is not",
         Severity.ADVICE,
         numbers=numbers(shown),
-        because=f"the objective does not move for small steps; {places(scene.case)} lets another gradient through instead",
+        because=f"the objective does not move for small steps; {places(scene.case, shown)} lets another gradient through instead",
         proof=f"with stop_gradient as the identity, on {backend}, {proven[backend]}: it is zero then",
         note="meant, as a straight-through estimator is: a difference of the forward cannot confirm it",
         whose="the step",
-        blame=stop_blame(scene.case),
+        blame=stop_blame(scene.case, shown),
     )
 
 
@@ -107,10 +128,15 @@ def stop_lines(case: Case) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def stop_blame(case: Case) -> Blame | None:
+def stop_blame(case: Case, evidence: Evidence) -> Blame | None:
+    if "stops" in evidence.notes:
+        return first_line(evidence.notes["stops"])
     return line_blame(case.step_file, stop_lines(case)[0], "stop_gradient")
 
 
-def places(case: Case) -> str:
-    lines = ", ".join(map(str, stop_lines(case)))
-    return f"the stop_gradient of line {lines}" if "," not in lines else f"the stop_gradients of lines {lines}"
+def places(case: Case, evidence: Evidence) -> str:
+    lines = (
+        list(dict.fromkeys(n.line for n in evidence.notes["stops"])) if "stops" in evidence.notes else stop_lines(case)
+    )
+    shown = ", ".join(map(str, lines))
+    return f"the stop_gradients of lines {shown}" if len(lines) > 1 else f"the stop_gradient of line {shown}"

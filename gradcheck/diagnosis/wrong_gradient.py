@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
+from gradcheck.diagnosis.blame import seen_op_by_op
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
 from gradcheck.model import WHOLE, Finding, Verdict
@@ -41,6 +42,8 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
             f"{', '.join(others)} pass on the same check" if others else "no backend that was run passes on this check"
         )
         title = "the gradient is wrong"
+    ops, line = seen_op_by_op(scene, shown)
+    because += f"; {ops}" if ops else ""
     examined = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
     return finding(
         "GC208" if "GC208" in shown.check.codes else "GC201",
@@ -51,7 +54,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         proof=examined,
         help="run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
         whose="the backend" if others else "the step, or a function that it calls",
-        blame=step_blame(scene.case),
+        blame=line or step_blame(scene.case),
     )
 
 

@@ -1,8 +1,8 @@
 """GC206: an op, or a function with a reverse rule of its own, whose rule is not the derivative of its forward.
 
-Shown by looking at the op alone at its run-time values. Where the rule is the user's, the derivative of the function's own forward is
-put in its place: which gradients that puts right is the proof. A custom rule that gives a gradient to a stepwise forward is a
-surrogate (GC703).
+Shown by looking at the op alone at its run-time values. Where the rule is the user's, the derivative of the function's own
+forward is put in its place: which gradients that puts right is the proof. A custom rule that gives a gradient to a stepwise
+forward is a surrogate (GC703).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gradcheck.diagnosis.blame import Inspection, Look, inspected
+from gradcheck.diagnosis.blame import Inspection, Look, Node, inspected
 from gradcheck.diagnosis.counterfactual import gradient_of, remaining_error
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, unique, worst
 from gradcheck.evidence import Evidence
-from gradcheck.model import Finding, Severity, Verdict
+from gradcheck.model import Blame, Finding, Severity, Verdict
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ def culprits(scene: Scene, group: list[Evidence]) -> list[Evidence]:
 
 def share_fingerprint(checks: list[Evidence]) -> bool:
     """Whether all of these gradients are wrong in the same way that has a name and a code of its own."""
-    kinds = {(e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}") if e.fingerprint else None for e in checks}
+    kinds = {
+        (e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}") if e.fingerprint else None
+        for e in checks
+    }
     return len(kinds) == 1 and None not in kinds
 
 
@@ -84,24 +87,48 @@ def rule_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         checks,
         f"the reverse rule of {node.op} is wrong",
         numbers=numbers(shown),
-        because=f"{node.op}, called at {node.place}{defined(culprit)}, alone and at the values it has here: its reverse rule gives "
-        f"{look.words()}",
+        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}",
         proof=proof(culprit),
         help="correct the rule; if the forward is made of ops that have rules, delete the custom one" if own else "write it "
         "with other ops, or report it to the framework",
-        note="; ".join(n for n in (others, f"{len(culprit.inspection.cleared)} other ops are right") if n),
+        note="; ".join(n for n in (others, cleared(culprit)) if n),
         whose=f"the reverse rule of {node.op}" if own else "the framework's rule of the op",
         blame=node.blame,
     )  # fmt: skip
 
 
 def proof(culprit: Culprit) -> str:
-    return "\n".join(p for p in ("its own reverse rule was held against differences of it alone", culprit.proof) if p)
+    return "; ".join(p for p in ("its own reverse rule was held against differences of it alone", culprit.proof) if p)
 
 
-def defined(culprit: Culprit) -> str:
-    definition = culprit.look.node.definition
-    return f" and defined at {definition}" if definition else ""
+def op_blame(evidence: Evidence) -> Blame | None:
+    """The line of the wrong op that explains a check; None if none is known to."""
+    return evidence.notes["culprit"].look.node.blame if "culprit" in evidence.notes else None
+
+
+def op_proof(evidence: Evidence) -> str:
+    """The same as a clause of another rule's proof."""
+    if "culprit" not in evidence.notes:
+        return ""
+    look = evidence.notes["culprit"].look
+    return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}"
+
+
+def called(node: Node) -> str:
+    defined = f" and defined at {node.definition}" if node.definition else ""
+    return f"{node.op}, called at {node.place}{defined}"
+
+
+def cleared(culprit: Culprit) -> str:
+    count = len(culprit.inspection.cleared)
+    many = (
+        f"the {count} other ops that were looked at are right"
+        if count > 1
+        else "the other op is right"
+        if count
+        else ""
+    )
+    return many + culprit.look.at if many else ""
 
 
 def other_wrong(culprit: Culprit) -> str:
@@ -121,8 +148,8 @@ def surrogate_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         f"the gradient is a surrogate: the forward of {node.op} is stepwise, its rule is not",
         Severity.ADVICE,
         numbers=numbers(shown),
-        because=f"{node.op}, called at {node.place}{defined(culprit)}, stands still for small steps and jumps for larger ones; its "
-        f"reverse rule gives {culprit.look.words()}",
+        because=f"{called(node)}, stands still for small steps and jumps for larger ones; "
+        f"its reverse rule gives {culprit.look.words()}",
         proof=proof(culprit),
         note="meant, as a straight-through estimator is: a difference of the forward cannot confirm it",
         whose="the step",
