@@ -13,12 +13,10 @@ from gradcheck.diagnosis.codes import CODES, page
 BLOCK = re.compile(r"^```(\w+) ?([\w.]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = ("case.yaml", "step.py")
 # codes that no portable case can give by itself: they need a faulty environment, framework or machine
-ELSEWHERE = {"GC102": "tests/wrong_on_purpose", "GC105": "tests/wrong_on_purpose", "GC901": "tests/end_to_end"}
-ELSEWHERE["GC904"] = "tests/wrong_on_purpose"
+ELSEWHERE = {"GC901": "tests/end_to_end", "GC904": "tests/wrong_on_purpose"}
 # causes that are not established yet: the finding has the code of what was observed, or none
-OBSERVED = {"GC206": "GC201", "GC302": "GC301"}
+OBSERVED = {"GC702": ""}
 OBSERVED["GC208"] = "GC203"  # the example's cause is known, and the more specific code is told
-OBSERVED["GC702"] = ""
 
 
 def section(code: str, name: str) -> str:

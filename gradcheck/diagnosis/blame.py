@@ -92,6 +92,11 @@ class Look:
     def at(self) -> str:
         return "" if self.step is None else f" at step {self.step}"
 
+    @property
+    def reason(self) -> str:
+        """Why it cannot be judged."""
+        return self.worst.check.reason or "its values or its derivative are not finite there"
+
     def words(self) -> str:
         """The numbers of its worst check."""
         evidence = self.worst
@@ -182,16 +187,18 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     found.unlooked = [(n, n.why or "it is opaque") for n in found.nodes if n.kind == "opaque" and n.active]
     order = sorted(found.examinable, key=lambda n: (n.kind != "custom", not n.file))
     unsure: dict[int, Look] = {}
-    for steps in spread(scene.case.steps):
+    steps = spread(scene.case.steps)
+    for step in steps:
         for node in order:
-            if node.steps == 1 and steps != spread(scene.case.steps)[0]:
+            again = step != steps[0]
+            if again and (node.steps == 1 or any(node is unlooked for unlooked, _ in found.unlooked)):
                 continue
-            look = look_at(scene, session, found, node, steps)
+            look = look_at(scene, session, found, node, step)
             if look is None:
                 continue
             if look.verdict is Verdict.MISMATCH:
                 found.wrong.append(look)
-            elif look.verdict in (Verdict.PASS, Verdict.NONFINITE):
+            elif look.verdict is Verdict.PASS:
                 found.cleared.add(node.number)
             else:
                 unsure.setdefault(node.number, look)
@@ -265,7 +272,7 @@ def seen_op_by_op(scene: Scene, evidence: Evidence) -> tuple[str, Blame | None]:
         return "", None
     if found.unsure and not found.wrong:
         look = found.unsure[0]
-        return f"likely {look.node.op} at {look.node.place}{look.at}: {look.worst.check.reason}", look.node.blame
+        return f"likely {look.node.op} at {look.node.place}{look.at}: {look.reason}", look.node.blame
     if not found.clears_all:
         return found.words(), None
     right = f"the own reverse rule of each of the {len(found.cleared)} ops is right"

@@ -85,6 +85,7 @@ class Bench:
             (self.backends / name).mkdir(parents=True)
             (self.backends / name / "backend.toml").write_text(MANIFEST.format(name=name))
             shutil.copy(HERE / "fake_adapter.py", self.backends / name / "adapter.py")
+            shutil.copy(HERE / "fake_ops.py", self.backends / name)
         (folder / "rnn.py").write_text(STEP)
 
     def case(

@@ -2,7 +2,8 @@
 
 Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else. The fixtures copy it into the folder of
 each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
-`entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step. Without a
+`entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step, `ops=wrong`
+the ops of fake_ops.py. Without a
 fault it is a healthy backend.
 """
 
@@ -52,6 +53,11 @@ class Model:
         elif "forward_dies" in fault.split():
             self.tangents = lambda arrays, tangents: os._exit(7)
         self.rollout(problem.arrays)
+        for word in self.arguments:
+            if word.startswith("ops="):
+                from . import fake_ops
+
+                fake_ops.attach(self, word[len("ops=") :])
         misbehave(self.fault, "prepare")
 
     def rollout(self, arrays, moved=None, steps=None):
