@@ -1,7 +1,7 @@
 """The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
 
 Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`,
-`moving` (name -> array), `in_precision()` and `objectives(moving)` -> ([objectives], [magnitudes]), not jitted.
+`moving` (name -> array), `in_precision()` and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
 """
 
 import functools
@@ -34,13 +34,13 @@ class Inspected:
         folder = os.path.dirname(os.path.abspath(task.step_file))
         moving = {name: task.arrays[name] for name in self.moving}
         unrolled = task.rollout == "unroll"
-        return Tape(lambda m: self.objectives(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
+        return Tape(lambda m: self.listed(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
 
     def nodes(self):
-        return [{key: node[key] for key in SHOWN} for node in self.listed]
+        return [{key: node[key] for key in SHOWN} for node in self.float_nodes]
 
     @property
-    def listed(self):
+    def float_nodes(self):
         return [node for node in self.tape.nodes if node["float"]]
 
     @functools.cached_property
@@ -61,16 +61,17 @@ class Inspected:
     def births(self):
         """Where values or cotangents that are not finite come from, forward and backward."""
         self.in_precision()
-        found = self.forward_births()
-        for position in range(len(self.problem.objectives)):
-            if np.isfinite(np.asarray(self.tape.result.data)[position]):
-                found.extend(self.backward_births(position))
-        return list({(b["where"], b["node"], b["step"]): b for b in reversed(found)}.values())[::-1]
+        found = []
+        for position, objective in enumerate(self.problem.objectives):
+            finite = is_finite(self.tape.results[position].data)
+            births = self.backward_births(position) if finite else self.forward_births(position)
+            found.extend(dict(birth, objective=objective["name"]) for birth in births)
+        return found
 
-    def forward_births(self):
-        if self.tape.result.born is None:
+    def forward_births(self, position):
+        if self.tape.results[position].born is None:
             return []
-        event = self.tape.birth_events[self.tape.result.born]
+        event = self.tape.birth_events[self.tape.results[position].born]
         result = next(np.asarray(v.data) for v in event.outputs if not is_finite(v.data))
         spoilt = ~np.isfinite(result)
         same = [
@@ -120,7 +121,7 @@ class Inspected:
         self.in_precision()
         tape = self.tape
         if open_stops or inside:
-            places = [path for node in inside for path in self.listed[node]["paths"]]
+            places = [path for node in inside for path in self.float_nodes[node]["paths"]]
             tape = self.record(open_stops=open_stops, inside=places)
         answers = {}
         for position, objective in enumerate(self.problem.objectives):
@@ -152,9 +153,7 @@ class Reverse:
         """The gradients of one objective, by name: arrays; zeros where nothing arrives."""
         tape = self.tape
         self.cotangents = {}
-        seed = np.zeros(np.shape(tape.result.data), np.asarray(tape.result.data).dtype)
-        seed[position] = 1
-        self.cotangents[id(tape.result)] = jnp.asarray(seed)
+        self.cotangents[id(tape.results[position])] = jnp.ones_like(tape.results[position].data)
         for event in reversed(tape.events):
             arriving = [self.cotangents.get(id(v)) for v in event.outputs]
             if all(c is None for c in arriving):

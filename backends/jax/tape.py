@@ -49,10 +49,11 @@ class Event:
 
 
 class Tape:
-    """One evaluation of a function, op by op. inputs: name -> array; wrt: the names that gradients are asked for.
+    """One evaluation of a function that returns a list of scalars, op by op.
 
-    steps: of the rollout; unrolled: it is no loop of JAX but one of Python. folder: where the user's step is. open_stops:
-    stop_gradient lets gradients through; inside: places (see `paths`) of functions with a rule of their own that are entered.
+    inputs: name -> array; wrt: the names that gradients are asked for. steps: of the rollout; unrolled: it is no loop of JAX but
+    one of Python. folder: where the user's step is. open_stops: stop_gradient lets gradients through; inside: places (see
+    `paths`) of functions with a rule of their own that are entered.
     """
 
     def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=()):
@@ -63,8 +64,7 @@ class Tape:
         self.rules = {}  # reverse rules in use, see Reverse
         names = sorted(inputs)  # as JAX flattens a dict
         self.values = {name: Value(jnp.asarray(inputs[name]), name in wrt) for name in names}
-        outputs = self.run(closed.jaxpr, closed.consts, [self.values[name] for name in names], (), None)
-        self.result = outputs[0]
+        self.results = self.run(closed.jaxpr, closed.consts, [self.values[name] for name in names], (), None)
         if unrolled:
             self.fold(steps)
 

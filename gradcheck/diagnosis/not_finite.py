@@ -37,6 +37,10 @@ class Birth:
         overflows = abs(self.told.get("cotangent", 0.0)) > OVERFLOW
         return "GC302" if "select" in self.told and self.select is None and not overflows else "GC301"
 
+    def is_of(self, evidence: Evidence) -> bool:
+        """Whether it spoils this check's objective; a worker that does not tell them apart means all."""
+        return bool(self.told.get("objective", evidence.check.objective) == evidence.check.objective)
+
     @property
     def at(self) -> str:
         return "" if self.told.get("step") is None else f" at step {self.told['step']}"
@@ -102,9 +106,9 @@ def attribute(scene: Scene, group: list[Evidence]) -> None:
     branches left out is theirs; what is left is for the singular points, if there are any.
     """
     found = births(scene, group[0].check.backend)
-    branches = [b for b in found.backward if b.select is not None]
-    others = [b for b in found.backward if b.select is None]
     for evidence in group:
+        own = [b for b in found.backward if b.is_of(evidence)]
+        branches, others = [b for b in own if b.select is not None], [b for b in own if b.select is None]
         error = None
         if branches and found.mended:
             error = remaining_error(scene, evidence, gradient_of(found.mended, evidence))
@@ -119,7 +123,7 @@ def forward_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     first = checks[0]
     result = next(r for r in scene.results if r.backend == first.check.backend)
     value = "not finite" if result.values is None else str(float(result.values[first.objective_index]))
-    born = births(scene, first.check.backend).forward
+    born = [b for b in births(scene, first.check.backend).forward if b.is_of(first)]
     because = "the forward pass gives a value that is not finite, so there is nothing to differentiate"
     if born:
         argument = born[0].told.get("input")

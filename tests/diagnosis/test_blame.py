@@ -26,7 +26,7 @@ dims: {{n: 3}}
 sequences: {{x: {{shape: [n], init: {{uniform: [0.2, 1]}}}}}}
 carry: {{h: {{shape: [n], init: {{uniform: [0.2, 1]}}}}}}
 parameters: {{w: {{shape: [n], init: {{uniform: [0.5, 1]}}}}, u: {{shape: [n], init: {{uniform: [0.5, 1]}}}}}}
-objectives: {{h: {{of: h, reduce: dot, wrt: [w, u]}}}}
+objectives: {{h: {{of: h, reduce: dot, wrt: [w, u]}}{more}}}
 backends: {backends}
 """
 
@@ -84,7 +84,7 @@ import jax.numpy as jnp
 def step(xp, x, h, w, u):
     shifted = w * (x - x)
     safe = jnp.log(shifted) + u  # culprit
-    return {"h": 0.5 * h + jnp.where(x > 9, 2.0 * safe, w) + u}
+    return {"h": 0.5 * h + u * w, "spoilt": jnp.where(x > 9, 2.0 * safe, w) * u}
 """),
     "singular": (["jax-scan"], "GC302", "sqrt (in norm)", """
 import jax.numpy as jnp
@@ -156,8 +156,9 @@ def step(xp, x, h, w, u):
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("blame")
     for name, (backends, _, _, text) in STEPS.items():
+        more = ", spoilt: {of: spoilt, reduce: dot, wrt: [w, u]}" if "spoilt" in text else ""
         (root / f"{name}.py").write_text(text)
-        (root / f"{name}.yaml").write_text(CASE.format(name=name, backends=json.dumps(backends)))
+        (root / f"{name}.yaml").write_text(CASE.format(name=name, backends=json.dumps(backends), more=more))
     return root
 
 
@@ -185,6 +186,14 @@ def test_the_culprit_is_named_with_its_line(report, folder, name):
 def test_what_is_right_has_no_finding(report):
     assert report["clean"]["findings"] == []
     assert {c["verdict"] for c in report["clean"]["checks"]} == {"pass"}
+
+
+def test_one_objective_does_not_spoil_the_other(report):
+    """Each is pulled back by itself: a zero for the other one, times its infinite derivative, would be NaN."""
+    found = {(c["backend"], c["objective"], c["parameter"]): c["verdict"] for c in report["branch"]["checks"]}
+    for backend in ("jax-scan", "jax-unroll"):
+        assert [found[backend, "h", name] for name in "wu"] == ["pass", "pass"]
+        assert [found[backend, "spoilt", name] for name in "wu"] == ["nonfinite", "pass"]
 
 
 def test_proofs_are_runs(report):
