@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.blame import first_line, nodes_of
+from gradcheck.diagnosis.blame import Node, first_line, nodes_of
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
@@ -51,9 +51,12 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         "GC105": "use a loop with a fixed number of steps, or forward mode",
     }
     passing = scene.passing(first)
-    kinds = {"GC105": ("loop",), "GC102": ("opaque",)}.get(code)
-    culprit = first_line(nodes_of(scene, first.check.backend, kinds)) if kinds else None
+    refusing = refusing_ops(scene, first) if code in ("GC102", "GC105") else []
     said = " ".join(first.check.reason.split())
+    if len(refusing) == 1 and refusing[0].file:
+        said += f" ({refusing[0].op} at {refusing[0].place})"
+        if refusing[0].kind == "custom":
+            helps["GC105"] = f"correct the reverse rule of {refusing[0].op}, which raises"
     return finding(
         code,
         checks,
@@ -63,5 +66,12 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         help=helps[code],
         note=f"{', '.join(passing)} have the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
-        blame=culprit or step_blame(scene.case),
+        blame=first_line(refusing) or step_blame(scene.case),
     )
+
+
+def refusing_ops(scene: Scene, evidence: Evidence) -> list[Node]:
+    """The ops on the way that reverse mode does not pass; those that give the check's own reason, where one does."""
+    nodes = nodes_of(scene, evidence.check.backend, ("op", "custom", "opaque", "loop"))
+    refusing = [n for n in nodes if n.why or n.kind in ("opaque", "loop")]
+    return [n for n in refusing if evidence.check.reason and evidence.check.reason in n.why] or refusing
