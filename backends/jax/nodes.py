@@ -37,6 +37,10 @@ class Inspected:
         return Tape(lambda m: self.listed(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
 
     def nodes(self):
+        for event in self.tape.events:
+            node = self.tape.nodes[event.node] if event.node is not None else None
+            if node is not None and node["kind"] in ("op", "custom") and not node["tried"]:
+                node["tried"], node["why"] = True, why_no_rule(event)
         return [{key: node[key] for key in SHOWN} for node in self.float_nodes]
 
     @property
@@ -229,6 +233,24 @@ class Reverse:
             function = jax.jit(function)
         self.tape.rules[key] = count + 1, function
         return function
+
+
+def why_no_rule(event):
+    """What an op's own reverse rule raises, or "": traced, not run."""
+    moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
+    given = [v.data for v in event.inputs]
+
+    def traced(*parts):
+        values = list(given)
+        for k, part in zip(moving, parts):
+            values[k] = part
+        return pull(event.equation, moving, values, [jnp.zeros_like(v.data) for v in event.outputs])
+
+    try:
+        jax.eval_shape(traced, *(given[k] for k in moving))
+    except Exception as error:  # whatever the user's rule raises, or JAX about the lack of one
+        return f"its reverse rule raises {type(error).__name__}: {error}".splitlines()[0]
+    return ""
 
 
 def pull(equation, moving, values, arriving):

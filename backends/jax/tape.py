@@ -227,7 +227,8 @@ class Tape:
         self.numbers[path] = len(self.nodes)
         self.nodes.append(
             {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
-             "active": False, "defined": defined, "float": kind == "loop", "primitive": name, "paths": [path]}
+             "active": False, "defined": defined, "float": kind == "loop", "primitive": name, "paths": [path],
+             "tried": False}
         )  # fmt: skip
         return self.numbers[path]
 

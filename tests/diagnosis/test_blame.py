@@ -111,6 +111,26 @@ def step(xp, x, h, w, u):
     outside = jax.pure_callback(lambda a: np.sin(a), h, h * w)  # culprit
     return {"h": 0.5 * outside + u}
 """),
+    "raises": (["jax-scan"], "GC102", "custom_vjp wave", """
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def wave(x):
+    return jnp.sin(x)
+
+
+def backward(kept, ct):
+    raise NotImplementedError("not written yet")
+
+
+wave.defvjp(lambda x: (wave(x), x), backward)
+
+
+def step(xp, x, h, w, u):
+    return {"h": 0.5 * wave(h * w) + u}  # culprit
+"""),
     "overflow": (["jax-scan"], "GC303", "exp", """
 def step(xp, x, h, w, u):
     grown = 0.1 * h + xp.exp(900.0 + w)  # culprit
