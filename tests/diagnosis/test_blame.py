@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradcheck.case_file import load
@@ -241,6 +242,11 @@ def test_right_ops_are_cleared():
     case = load(path, {b.name for b, _ in catalog.values()}, lambda case: [])
     with Crew(catalog, given={}, offline=False, limits=Limits(), jobs=None, progress=lambda line: None) as crew:
         found = inspected(Scene(case, arrays(case), [], Laboratory(crew, 300.0)), "jax-scan")
+        with crew.session(case, "jax-scan", arrays(case)) as session:
+            whole = session.gradients()
+    assert found.composed.keys() == whole.keys()
+    for pair, gradient in whole.items():  # what the ops' own rules compose is what JAX does with the whole
+        np.testing.assert_allclose(found.composed[pair].array, gradient.array, rtol=1e-9, atol=1e-12)
     assert (found.wrong, found.unsure, found.unlooked, found.why) == ([], [], [], "")
     assert len(found.cleared) == len(found.examinable) > 30
     assert {n.place for n in found.examinable if n.file} == {f"gru.py:{line}" for line in (6, 7, 8, 9, 12, 13)}
