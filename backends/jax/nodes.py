@@ -277,7 +277,7 @@ class Focus:
         self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
         results = [v.data for v in event.outputs]
         self.results = [k for k, r in enumerate(results) if is_inexact(r)]
-        self.weights = [cotangent(k, results[k]) for k in self.results]
+        self.weights = [fixed_cotangent(k, results[k]) for k in self.results]
         arrays = {f"input {k}": np.asarray(self.given[k]) for k in self.moving}
         self.problem = types.SimpleNamespace(
             arrays=arrays,
@@ -299,10 +299,11 @@ class Focus:
         terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.weights)]
         return [[float(t.sum()) for t in terms], [float(np.abs(t).sum()) for t in terms]]
 
-    def gradients(self, arrays):
+    def gradients(self, arrays, cotangent=1.0):
         values, answers = self.filled(arrays), {}
         for position, k in enumerate(self.results):
-            arriving = [jnp.asarray(w if i == position else np.zeros_like(w)) for i, w in enumerate(self.weights)]
+            share = [cotangent if i == position else 0 for i in range(len(self.weights))]
+            arriving = [jnp.asarray((part * w).astype(w.dtype)) for part, w in zip(share, self.weights)]
             try:
                 leaving = pull(self.equation, self.moving, values, arriving)
                 row = {f"input {m}": ("ok", np.asarray(c)) for m, c in zip(self.moving, leaving)}
@@ -312,6 +313,6 @@ class Focus:
         return answers
 
 
-def cotangent(number, result):
+def fixed_cotangent(number, result):
     flat = directions.expand(number + 1, 0, int(np.size(result)))
     return flat.reshape(np.shape(result)).astype(np.asarray(result).dtype)

@@ -89,6 +89,11 @@ class Look:
         return self.worst.check.verdict
 
     @property
+    def is_nonlinear(self) -> bool:
+        """Whether its rule is not proportional to the cotangent."""
+        return "cotangents" in self.worst.notes
+
+    @property
     def at(self) -> str:
         return "" if self.step is None else f" at step {self.step}"
 
@@ -101,6 +106,10 @@ class Look:
         """The numbers of its worst check."""
         evidence = self.worst
         check, comparison = evidence.check, evidence.comparison
+        if self.is_nonlinear:
+            index, one, cotangent, per_unit = evidence.notes["cotangents"]
+            where = f"{check.parameter}[{', '.join(map(str, index))}]" if index else check.parameter
+            return f"{number(one)} by {where}{self.at}, and {number(per_unit * cotangent)} from {cotangent:g} times the cotangent"
         if check.worst is not None:
             index = f"[{', '.join(map(str, check.worst.index))}]" if check.worst.index else ""
             bound = f" +- {check.error_bound:.1g}" if check.error_bound else ""
@@ -299,6 +308,12 @@ def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
     nodes = scene.notes[key]
     assert isinstance(nodes, list)
     return [n for n in nodes if n.kind in kinds and n.active]
+
+
+def called(node: Node) -> str:
+    """The op and its places, to begin a sentence with."""
+    defined = f" and defined at {node.definition}" if node.definition else ""
+    return f"{node.op}, called at {node.place}{defined}"
 
 
 def first_line(nodes: Iterable[Node]) -> Blame | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gradcheck.diagnosis.blame import Inspection, Look, Node, inspected
+from gradcheck.diagnosis.blame import Inspection, Look, called, inspected
 from gradcheck.diagnosis.counterfactual import gradient_of, remaining_error
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, unique, worst
 from gradcheck.evidence import Evidence
@@ -112,11 +112,6 @@ def op_proof(evidence: Evidence) -> str:
         return ""
     look = evidence.notes["culprit"].look
     return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}"
-
-
-def called(node: Node) -> str:
-    defined = f" and defined at {node.definition}" if node.definition else ""
-    return f"{node.op}, called at {node.place}{defined}"
 
 
 def cleared(culprit: Culprit) -> str:

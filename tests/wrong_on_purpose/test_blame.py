@@ -35,6 +35,14 @@ def test_a_wrong_rule_is_named_with_its_line_and_proven(bench):
     assert found.note.startswith("the other op is right")
 
 
+def test_a_rule_that_is_not_linear_is_found_by_its_op_alone(bench):
+    found = only(bench.verdicts("clips ops=nonlinear"))
+    assert found.code == "GC206"
+    assert found.title == "wrong reverse rule of custom_vjp gain: not linear in the cotangent"
+    assert "alone: its reverse rule gives 3.5 by input 0" in found.because
+    assert (found.blame.line, found.blame.op) == (7, "custom_vjp gain")
+
+
 def test_a_factor_keeps_its_code_and_gets_the_line(bench):
     report = bench.verdicts("scaled ops=wrong")
     found = only(report)
