@@ -3,8 +3,7 @@
 Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else. The fixtures copy it into the folder of
 each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
 `entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step, `ops=wrong`
-the ops of fake_ops.py. Without a
-fault it is a healthy backend.
+the ops of fake_ops.py. Without a fault it is a healthy backend.
 """
 
 import os
