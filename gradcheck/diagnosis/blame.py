@@ -136,6 +136,7 @@ class Inspection:
     their own forward in place of the wrong custom rules; {} where not available.
     """
 
+    backend: str = ""
     nodes: list[Node] = field(default_factory=list)
     wrong: list[Look] = field(default_factory=list)
     unsure: list[Look] = field(default_factory=list)
@@ -170,7 +171,7 @@ class Inspection:
 
 def inspected(scene: Scene, backend: str) -> Inspection:
     """Look at every op of a backend's rollout; once per case and backend."""
-    found = scene.notes.setdefault(f"inspection of {backend}", Inspection(why="not begun"))
+    found = scene.notes.setdefault(f"inspection of {backend}", Inspection(backend, why="not begun"))
     assert isinstance(found, Inspection)
     if found.why == "not begun":
         found.why = ""
@@ -191,15 +192,30 @@ def inspected(scene: Scene, backend: str) -> Inspection:
 
 
 def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
-    """Every op at its last step, then at its first, then between: until something wrong is found."""
+    """Every op at its last step, then at its first, then between, until something wrong is found; then, if the ops' own rules do
+    not compose the right gradient either, at all other steps.
+    """
     found.nodes = [Node.of(index, told) for index, told in enumerate(session.nodes())]
     found.unlooked = [(n, n.why or "it is opaque") for n in found.nodes if n.kind == "opaque" and n.active]
-    order = sorted(found.examinable, key=lambda n: (n.kind != "custom", not n.file))
-    unsure: dict[int, Look] = {}
     steps = spread(scene.case.steps)
+    unsure: dict[int, Look] = {}
+    look_at_steps(scene, session, found, steps, unsure)
+    compose(session, found)
+    if not found.wrong and not composes(scene, found):
+        rest = [step for step in range(scene.case.steps) if step not in steps]
+        look_at_steps(scene, session, found, rest, unsure)
+        if found.wrong:
+            compose(session, found)
+
+
+def look_at_steps(
+    scene: Scene, session: Session, found: Inspection, steps: Sequence[int], unsure: dict[int, Look]
+) -> None:
+    """Every op at each of these steps in turn, custom ones first, until something wrong is found."""
+    order = sorted(found.examinable, key=lambda n: (n.kind != "custom", not n.file))
     for step in steps:
         for node in order:
-            again = step != steps[0]
+            again = step != scene.case.steps - 1
             if again and (node.steps == 1 or any(node is unlooked for unlooked, _ in found.unlooked)):
                 continue
             look = look_at(scene, session, found, node, step)
@@ -215,7 +231,17 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
             break
     found.unsure = list(unsure.values())
     found.cleared -= {look.node.number for look in [*found.wrong, *found.unsure]}
-    compose(session, found)
+
+
+def composes(scene: Scene, found: Inspection) -> bool:
+    """Whether the ops' own rules compose the right gradients, as far as that is known: then it is not one of them."""
+    wrong = [
+        e for r in scene.results if r.backend == found.backend for e in r.checks if e.check.verdict is Verdict.MISMATCH
+    ]
+    known = [e for e in wrong if (e.check.objective, e.check.parameter) in found.composed]
+    return all(
+        remaining_error(scene, e, found.composed[e.check.objective, e.check.parameter]) is not None for e in known
+    )
 
 
 def spread(steps: int) -> list[int]:
@@ -291,6 +317,8 @@ def seen_op_by_op(scene: Scene, evidence: Evidence) -> tuple[str, Blame | None]:
             f"{right}, and composed one by one they give the right gradient: their composition by the backend does not",
             None,
         )
+    if composed is not None:
+        return f"{right} at the steps that were looked at, and yet they compose a wrong gradient", None
     return f"{right} at the steps that were looked at; likely their composition is not", None
 
 

@@ -69,7 +69,13 @@ class Ops:
     def composed(self, open_stops=False, inside=(), mend=False):
         """The right gradients, unless it is the rule of `gain` that is wrong and it is not replaced."""
         fault = self.model.fault
-        right = {"wrong": GAIN in inside, "branch": mend, "flat": GAIN in inside}.get(self.mode, True)
+        right = {
+            "wrong": GAIN in inside,
+            "late": GAIN in inside,
+            "never": False,
+            "branch": mend,
+            "flat": GAIN in inside,
+        }.get(self.mode, True)
         self.model.fault = "" if right else fault
         try:
             return self.model.gradients(self.model.problem.arrays)
@@ -86,6 +92,7 @@ class Op:
         self.problem = types.SimpleNamespace(arrays={"input 0": x}, objectives=objectives, dtype="float64")
         self.finite_in = self.finite_out = True
         self.node, self.mode = node, mode
+        self.wrong = mode == "wrong" or (mode == "late" and step == 3)
 
     def values(self, arrays):
         x = arrays["input 0"]
@@ -94,7 +101,7 @@ class Op:
 
     def gradients(self, arrays, cotangent=1.0):
         x = arrays["input 0"]
-        slope = 1 - np.tanh(x) ** 2 if self.node == TANH else np.full_like(x, -3.0 if self.mode == "wrong" else 3.0)
+        slope = 1 - np.tanh(x) ** 2 if self.node == TANH else np.full_like(x, -3.0 if self.wrong else 3.0)
         if self.node == GAIN and self.mode == "nonlinear":
             return {"output 0": {"input 0": ("ok", slope * cotangent + 0.5)}}
         return {"output 0": {"input 0": ("ok", slope * cotangent)}}

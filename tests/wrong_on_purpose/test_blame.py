@@ -58,6 +58,19 @@ def test_where_every_op_is_right_the_composition_is_not(bench):
     assert "their composition by the backend does not" in found.because
 
 
+def test_a_rule_that_is_wrong_at_one_step_alone_is_found(bench):
+    """Of five steps the last, first and middle one are looked at first; the ops' own rules do not compose the right gradient."""
+    found = only(bench.verdicts("bad_step ops=late"))
+    assert (found.code, found.blame.line) == ("GC206", 7)
+    assert "at step 3, where differences" in found.because
+
+
+def test_ops_that_are_right_and_compose_what_is_wrong_are_said_to(bench):
+    found = only(bench.verdicts("bad_step ops=never"))
+    assert found.code == "GC201"
+    assert "at the steps that were looked at, and yet they compose a wrong gradient" in found.because
+
+
 def test_a_rule_that_lets_gradients_through_steps_is_a_surrogate(bench):
     report = bench.verdicts("bad_step ops=flat")
     found = only(report)
