@@ -31,11 +31,11 @@ class Laboratory:
         return time.monotonic() >= self._deadline
 
     @contextmanager
-    def session(self, case: Case, name: str, arrays: Arrays) -> Iterator[Session]:
-        """A prepared case on a backend. Raises BackendError, also when the time is up."""
+    def session(self, case: Case, name: str, arrays: Arrays, widen: bool = False) -> Iterator[Session]:
+        """A prepared case on a backend. Raises BackendError, also when the time is up. widen: see Crew.session."""
         if self.is_closed:
             raise BackendError(self.closed_words(), code="GC903")
-        with self._crew.session(case, name, arrays, deadline=self._deadline) as session:
+        with self._crew.session(case, name, arrays, widen, deadline=self._deadline) as session:
             yield session
 
     def closed_words(self) -> str:

@@ -217,7 +217,15 @@ class Focus(Session):
         )
         objectives = tuple(Objective(name, name, "dot", "all", tuple(wrt)) for name, wrt in self.facts["objectives"])
         self.case = replace(
-            parent.case, native="", steps=1, dtype=dtype, inputs=inputs, objectives=objectives, rtol=None, atol=0.0, options={}
+            parent.case,
+            native="",
+            steps=1,
+            dtype=dtype,
+            inputs=inputs,
+            objectives=objectives,
+            rtol=None,
+            atol=0.0,
+            options={},
         )
 
     def close(self) -> None:

@@ -43,15 +43,14 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        inside = {name: hasattr(model, name) for name in ("nodes", "births", "composed")}
-        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **inside}
+        return {"dtype": task.dtype, **offers(model)}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
         model = self.adapter.prepare_native(task)
         if model is not None:
             self.models[handle] = model
-        return {"dtype": task.dtype, "complex_step": hasattr(model, "derivatives"), **task.facts()}
+        return {"dtype": task.dtype, **offers(model), **task.facts()}
 
     def prepare_second(self):
         prepare = getattr(self.adapter, "prepare_second", None)
@@ -154,6 +153,13 @@ def shaped(task, point):
         flat = tangents.setdefault(name, np.zeros(task.arrays[name].size))
         directions.add(flat, coefficient, move, task.arrays[name].reshape(-1))
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
+
+
+def offers(model):
+    """Which optional operations a model has."""
+    return {"complex_step": hasattr(model, "derivatives")} | {
+        name: hasattr(model, name) for name in ("nodes", "births", "composed")
+    }
 
 
 def packed(gradients):

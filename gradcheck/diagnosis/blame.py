@@ -176,12 +176,11 @@ def inspected(scene: Scene, backend: str) -> Inspection:
     if found.why == "not begun":
         found.why = ""
         case, arrays = scene.case, scene.arrays
-        if (
-            case.dtype == "float32" and not case.draws_in_step
-        ):  # an op that is wrong is wrong in float64, and seen more clearly
+        widen = case.dtype == "float32" and not case.draws_in_step  # what is wrong is seen more clearly in float64
+        if widen and not case.native:
             case, arrays = float64_twin(case, arrays)
         try:
-            with scene.lab.session(case, backend, arrays) as session:
+            with scene.lab.session(case, backend, arrays, widen=widen and bool(case.native)) as session:
                 if session.can("nodes"):
                     look_at_all(scene, session, found)
                 else:
@@ -197,12 +196,15 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     """
     found.nodes = [Node.of(index, told) for index, told in enumerate(session.nodes())]
     found.unlooked = [(n, n.why or "it is opaque") for n in found.nodes if n.kind == "opaque" and n.active]
-    steps = spread(scene.case.steps)
+    count = (
+        scene.case.steps if scene.case.steps > 1 else max((n.steps for n in found.nodes), default=1)
+    )  # a loop of its own
+    steps = spread(count)
     unsure: dict[int, Look] = {}
     look_at_steps(scene, session, found, steps, unsure)
     compose(session, found)
     if not found.wrong and not composes(scene, found):
-        rest = [step for step in range(scene.case.steps) if step not in steps]
+        rest = [step for step in range(count) if step not in steps]
         look_at_steps(scene, session, found, rest, unsure)
         if found.wrong:
             compose(session, found)
@@ -215,8 +217,8 @@ def look_at_steps(
     order = sorted(found.examinable, key=lambda n: (n.kind != "custom", not n.file))
     for step in steps:
         for node in order:
-            again = step != scene.case.steps - 1
-            if again and (node.steps == 1 or any(node is unlooked for unlooked, _ in found.unlooked)):
+            once = node.steps == 1 and (node.number in found.cleared or node.number in unsure)
+            if once or any(node is unlooked for unlooked, _ in found.unlooked):
                 continue
             look = look_at(scene, session, found, node, step)
             if look is None:
