@@ -111,7 +111,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed."""
+        """Whether the backend offers an optional operation: nodes, births, composed, explain_draws."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -180,6 +180,10 @@ class Session:
     def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
         """Every gradient, composed op by op from the ops' own reverse rules."""
         return self._gradients(self._call("composed", **changes))
+
+    def explain_draws(self) -> dict[str, Any]:
+        """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
+        return self._call("explain_draws")
 
     def close(self) -> None:
         """Let the worker forget the model, if it is still the process that knows it."""

@@ -121,6 +121,10 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
+    def explain_draws(self, handle):
+        """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
+        return self.models[handle].explain_draws()
+
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
         self.models.pop(handle, None)
@@ -158,7 +162,7 @@ def shaped(task, point):
 def offers(model):
     """Which optional operations a model has."""
     return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed")
+        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws")
     }
 
 

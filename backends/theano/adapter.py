@@ -5,6 +5,7 @@ Theano caches the default mode and hands it to scan's inner function, so they ar
 """
 
 import os
+from collections import OrderedDict
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Model:
         pairs = self.objectives(history)
         self.costs = {o["name"]: value for o, (value, _) in zip(problem.objectives, pairs)}
         self.forward = self.compile([v for v, _ in pairs] + [m for _, m in pairs])
-        self.reverse = None
+        self.reverse = self.recorded = None
 
     def objectives(self, history):
         """[(objective, magnitude)] in the case's order. history: name -> [steps, ...] variable."""
@@ -242,6 +243,49 @@ class Model:
             zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
         )
 
+    # -- for diagnosis: the ops one by one ---------------------------------------------------------------------------
+
+    @property
+    def ops(self):
+        """The graph, recorded node by node at the case's own inputs; its values must be those of the compiled function."""
+        if self.recorded is None:
+            import gradcheck_worker
+            import theano
+            from theano.graph.basic import equal_computations
+
+            from . import nodes, tape
+
+            theirs = [os.path.dirname(os.path.abspath(m.__file__)) for m in (theano, np)]
+            ours = [os.path.dirname(os.path.abspath(file)) for file in (gradcheck_worker.__file__, __file__)]
+            machine = tape.Machine(rule_of, equal_computations)
+            recorded = nodes.Ops(machine, self.problem, self.costs, self.inputs, theirs, ours)
+            values, magnitudes = self.values(self.problem.arrays)
+            agree = {"float64": 1e-9, "float32": 1e-4}[self.problem.dtype]
+            for (name, alone), value, size in zip(recorded.values().items(), values, magnitudes):
+                if isinstance(alone, np.ndarray) and abs(alone - value) > agree * size:
+                    raise RuntimeError(
+                        f"run op by op, {name} is {alone}, and {value} when compiled: the ops tell nothing"
+                    )
+            self.recorded = recorded
+        return self.recorded
+
+    def nodes(self):
+        return self.ops.nodes()
+
+    def focus(self, node, step):
+        return self.ops.focus(node, step)
+
+    def births(self):
+        return self.ops.births()
+
+    def composed(self, **changes):
+        return self.ops.composed(**changes)
+
+    def explain_draws(self):
+        from . import draws
+
+        return draws.explain(self.ops)
+
 
 class SecondOrder(Model):
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
@@ -259,16 +303,26 @@ class SecondOrder(Model):
         return pairs
 
 
-def symbolic_gradients(cost, inputs, cotangent):
+def rule_of(seeds, inputs):
+    """The gradients of one node: seeds are its outputs' cotangents, {output: variable}; {input: (status, variable or reason)}."""
+    named = dict(enumerate(inputs))
+    found = symbolic_gradients(None, named, known_grads=OrderedDict(seeds), consider_constant=inputs)
+    return {variable: found[i] for i, variable in named.items()}
+
+
+def symbolic_gradients(cost, inputs, cotangent=None, **options):
     """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, or one each."""
     import theano
     from theano.gradient import DisconnectedType, NullType
+
+    if cost is not None:
+        options["known_grads"] = {cost: cotangent}  # in place of the constant 1
 
     def take(names):
         return theano.grad(
             cost,
             [inputs[n] for n in names],
-            known_grads={cost: cotangent},  # in place of the constant 1
+            **options,
             disconnected_inputs="ignore",
             null_gradients="return",
             return_disconnected="Disconnected",
@@ -286,8 +340,9 @@ def symbolic_gradients(cost, inputs, cotangent):
 
     def judged(result):
         if isinstance(result, Exception):
-            kind = "null" if type(result).__name__ in ("NullTypeGradError", "MethodNotDefined") else "refused"
-            return kind, "{}: {}".format(type(result).__name__, str(result).strip().split("\n")[0])
+            told = type(result).__name__
+            kind = "null" if told in ("NullTypeGradError", "MethodNotDefined", "NotImplementedError") else "refused"
+            return kind, f"{told}: {str(result).strip() or 'an op has no reverse rule'}".split("\n")[0]
         if isinstance(result.type, NullType):
             return "null", result.type.why_null
         if isinstance(result.type, DisconnectedType):

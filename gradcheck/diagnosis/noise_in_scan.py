@@ -8,43 +8,117 @@ Shown by recording the draws and passing them in as a sequence: the same model w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from gradcheck.diagnosis.counterfactual import Agreement, agreement, failing
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, first_use, numbers, worst
+from gradcheck.diagnosis.blame import nodes_of
+from gradcheck.diagnosis.counterfactual import Agreement, agreement, failing, held_against
+from gradcheck.diagnosis.scene import Claim, Scene, by, finding, first_use, line_blame, numbers, worst
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
-from gradcheck.model import Blame, Case, Finding, Placement, Verdict
+from gradcheck.model import Blame, Case, Finding, Gradient, Placement, Verdict
+from gradcheck.session import Arrays
+
+SHOWN = 3  # ops named in one line
+
+
+@dataclass
+class Inside:
+    """What is seen inside the scan of one backend.
+
+    recorded: the draws of the forward pass, or None and why not. draws, reads: see `explain_draws` of backends/README.md.
+    composed: gradients by the ops' own rules on the values of the forward pass, without the scan's backward pass.
+    """
+
+    recorded: Arrays | None = None
+    why: str = ""
+    draws: list[dict[str, Any]] = field(default_factory=list)
+    reads: list[dict[str, Any]] = field(default_factory=list)
+    composed: dict[tuple[str, str], Gradient] = field(default_factory=dict)
+
+    def reading(self, evidence: Evidence) -> dict[str, Any] | None:
+        """How the inner gradient of a check's parameter reads a draw; None if it does not, or that is not known."""
+        pair = (evidence.check.objective, evidence.check.parameter)
+        return next((r for r in self.reads if r["reads"] and (r["objective"], r["parameter"]) == pair), None)
+
+    def carry(self, checks: Iterable[Evidence]) -> dict[str, Any] | None:
+        """How the cotangent of a carry reads a draw, for the objective of one of these checks."""
+        objectives = {e.check.objective for e in checks}
+        return next((r for r in self.reads if r["reads"] and not r["parameter"] and r["objective"] in objectives), None)
 
 
 def noise_in_scan(scene: Scene) -> Iterable[Claim]:
-    if not scene.case.draws_in_step:
-        return
     for group in by(failing(scene.checks(Verdict.NULL, Verdict.MISMATCH)), lambda e: e.check.backend):
-        if scene.lab.catalog[group[0].check.backend][1] != "scan":
+        name = group[0].check.backend
+        if scene.lab.catalog[name][1] != "scan":
             continue
-        proven = as_sequence(scene, group)
-        explained = {id(e) for e in proven.explained}
-        for evidence in proven.missing:  # null without any draw in the step: an op of its own has no reverse rule
-            codes = tuple("GC102" if code == "GC101" else code for code in evidence.check.codes)
-            evidence.check = replace(evidence.check, codes=codes)
+        if not (scene.case.draws_in_step or nodes_of(scene, name, ("draw",))):
+            continue
+        inside = looked_into(scene, name)
+        if not (scene.case.draws_in_step or inside.draws):
+            continue
+        proven, by_ops = as_sequence(scene, group, inside), op_by_op(scene, group, inside)
+        explained = {id(e) for e in [*proven.explained, *by_ops.explained]}
+        named_by_draw(group, proven, inside)
         null = [e for e in group if e.check.codes[0] == "GC101"]
         wrong = [e for e in group if e.check.verdict is Verdict.MISMATCH and id(e) in explained]
+        if not scene.case.draws_in_step:  # a scan may be wrong for reasons of its own
+            wrong = [e for e in wrong if inside.carry([e]) is not None]
+        proof = "; ".join(a.words for a in (proven, by_ops) if a.explained)
         if null:
-            yield Claim("GC101", null, partial(null_finding, scene, wrong, proven))
+            yield Claim("GC101", null, partial(null_finding, scene, wrong, inside, proof))
         if wrong:
-            yield Claim("GC202", wrong, partial(wrong_finding, scene, null, proven))
+            yield Claim("GC202", wrong, partial(wrong_finding, scene, null, inside, proof))
 
 
-def as_sequence(scene: Scene, checks: list[Evidence]) -> Agreement:
-    """The counterfactual: the very draws of the forward pass, recorded apart and passed in as a sequence."""
+def named_by_draw(checks: list[Evidence], proven: Agreement, inside: Inside) -> None:
+    """Correct the code of null gradients: GC101 if a draw is the reason, GC102 if an op of its own has no reverse rule."""
+    missing = {id(e) for e in proven.missing}
+    for evidence in checks:
+        code = evidence.check.codes[0]
+        if code == "GC101" and id(evidence) in missing:  # null without any draw in the step
+            code = "GC102"
+        elif code == "GC102" and inside.reading(evidence) is not None:
+            code = "GC101"
+        evidence.check = replace(evidence.check, codes=(code, *evidence.check.codes[1:]))
+
+
+def looked_into(scene: Scene, name: str) -> Inside:
+    """Record the draws, and look into the scan where the backend can. What fails is left out."""
+    found = Inside()
     try:
-        with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
-            draws = session.draws()
+        with scene.lab.session(scene.case, name, scene.arrays) as session:
+            if scene.case.draws_in_step:
+                found.recorded = session.draws()
+            if session.can("explain_draws"):
+                told = session.explain_draws()
+                found.draws, found.reads = told["draws"], told["reads"]
+            if session.can("composed") and (scene.case.draws_in_step or found.draws):
+                found.composed = session.composed()
     except BackendError as error:
-        return Agreement([], f"the draws could not be recorded: {error.message}")
-    return agreement(scene, checks, placed_as_sequence(scene.case), {**scene.arrays, **draws})
+        found.why = error.message
+    return found
+
+
+def as_sequence(scene: Scene, checks: list[Evidence], inside: Inside) -> Agreement:
+    """The counterfactual: the very draws of the forward pass, recorded apart and passed in as a sequence."""
+    if inside.recorded is None:
+        return Agreement([], f"the draws could not be recorded: {inside.why}")
+    found = agreement(scene, checks, placed_as_sequence(scene.case), {**scene.arrays, **inside.recorded})
+    return replace(found, words=f"with the same draws passed in as a sequence {found.words}")
+
+
+def op_by_op(scene: Scene, checks: list[Evidence], inside: Inside) -> Agreement:
+    """The same scan backward by its ops' own rules, each on the values that its forward pass had."""
+    if not inside.composed:
+        return Agreement([], "")
+    found = held_against(scene, checks, inside.composed)
+    return replace(
+        found,
+        words=f"composed of the ops' own rules, on the draws of the forward pass, {found.words}: only the scan is wrong",
+    )
 
 
 def placed_as_sequence(case: Case) -> Case:
@@ -53,42 +127,69 @@ def placed_as_sequence(case: Case) -> Case:
     return replace(case, inputs=inputs)
 
 
-def null_finding(scene: Scene, wrong: list[Evidence], proven: Agreement, checks: list[Evidence]) -> Finding:
+def null_finding(scene: Scene, wrong: list[Evidence], inside: Inside, proof: str, checks: list[Evidence]) -> Finding:
     shown = next((e for e in checks if e.estimate is not None), checks[0])
-    note = f"{names(wrong)} {verb(wrong)} no error and a wrong gradient: see GC202" if wrong else ""
+    note = f"{names(wrong)} {verb(wrong)} no error and a wrong gradient: see GC202; " if wrong else ""
+    read = through(inside, checks)
     return finding(
         "GC101",
         checks,
         "no gradient: the scanned step draws its noise itself",
         numbers=numbers(shown),
-        because=("" if proven.explained else "likely ")
-        + "the inner gradient of these parameters reads the draw, which the scan does not keep for its backward pass;"
-        f' the framework says "{" ".join(shown.check.reason.split())}" (the input that it names is often another one)',
-        proof=f"with the same draws passed in as a sequence {proven.words}" if proven.explained else "",
-        help=way_out(scene),
-        note=note,
+        because=("" if proof or read else "likely ")
+        + f"the inner gradient of {read or 'these parameters reads the draw'}; the scan does not keep the draw for its backward"
+        f' pass; the framework says "{" ".join(shown.check.reason.split())}" (the input that it names is often another one)',
+        proof=proof,
+        help=way_out(scene, checks),
+        note=note + OTHER_MODEL,
         whose="the backend: the forward pass and the model are right",
-        blame=use_of_draw(scene.case),
+        blame=use_of_draw(scene.case, inside),
     )
 
 
-def wrong_finding(scene: Scene, null: list[Evidence], proven: Agreement, checks: list[Evidence]) -> Finding:
+def wrong_finding(scene: Scene, null: list[Evidence], inside: Inside, proof: str, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
+    carry = inside.carry(checks)
+    passes = "so the carry's adjoint is"
+    if carry:
+        passes = f"and the carry's adjoint reads the draw through {op_at(carry)}: it is"
+    silent = [e for e in checks if inside.reads and inside.reading(e) is None]
     return finding(
         "GC202",
         checks,
         "gradient is wrong because the backward pass redraws the noise",
         numbers=(*numbers(shown), *sizes(checks)),
-        because="the scan's backward pass starts the random state anew at every step, so the carry's adjoint is multiplied by"
-        " draws that the forward pass never used",
-        proof=f"with the same draws passed in as a sequence {proven.words}",
-        help=way_out(scene),
-        note="as a non-sequence the gradient is right too, but all steps then share one draw: another model",
+        because=f"the scan's backward pass starts the random state anew at every step, {passes} multiplied by draws that the"
+        " forward pass never used"
+        + (f"; the inner gradient of {names(silent)} itself reads no draw, so nothing is refused" if silent else ""),
+        proof=proof,
+        help=way_out(scene, checks),
+        note=OTHER_MODEL,
         whose=f"the backend; it refuses {names(null)} and stays silent here"
         if null
         else "the backend, which stays silent here",
-        blame=use_of_draw(scene.case),
+        blame=use_of_draw(scene.case, inside),
     )
+
+
+def through(inside: Inside, checks: list[Evidence]) -> str:
+    """ "W, U reads the draw through mul at step.py:31, b through tanh at step.py:33"; "" where that is not known."""
+    groups: dict[str, list[Evidence]] = {}
+    for evidence in checks:
+        if (row := inside.reading(evidence)) is not None:
+            groups.setdefault(op_at(row), []).append(evidence)
+    told = [f"{names(group)} through {place}" for place, group in list(groups.items())[:SHOWN]]
+    more = len(groups) - len(told)
+    return ", that of ".join(told).replace(" through ", " reads the draw through ", 1) + (
+        f" and {more} more" if more else ""
+    )
+
+
+def op_at(row: dict[str, Any]) -> str:
+    """An op and the line of its call."""
+    if not row["op"]:
+        return "an op that is not known"
+    return f"{row['op']} at {Path(row['file']).name}:{row['line']}" if row["file"] else str(row["op"])
 
 
 def sizes(checks: list[Evidence]) -> tuple[tuple[str, str], ...]:
@@ -111,14 +212,28 @@ def verb(checks: list[Evidence]) -> str:
     return "get" if len({e.check.parameter for e in checks}) > 1 else "gets"
 
 
-def way_out(scene: Scene) -> str:
-    name = next(i.name for i in scene.case.inputs if i.placement is Placement.IN_STEP)
-    return (
+OTHER_MODEL = "as a non-sequence the gradient is right too, but all steps then share one draw: another model"
+
+
+def way_out(scene: Scene, checks: list[Evidence]) -> str:
+    """The ways out that keep the model, with what they cost."""
+    backend, _ = scene.lab.catalog[checks[0].check.backend]
+    name = next((i.name for i in scene.case.inputs if i.placement is Placement.IN_STEP), None)
+    ways = [
         f"draw outside the loop:  noise: {{{name}: {{placement: sequence}}}}"
-        f"\nor return {name} from the step as an output: the scan then stores it (fresh noise, same model)"
-    )
+        if name
+        else "draw the noise of all steps outside the loop and pass it in as a sequence (fresh noise at every step)",
+        f"or return {name or 'the draw'} from the step as an output: the scan then stores it (fresh noise, same model)",
+    ]
+    if backend.name == "theano":
+        ways.append("or draw from an MRG_RandomStream, whose state is an ordinary tensor (other numbers, same model)")
+    return "\n".join([*ways, "or unroll the loop (same numbers; the graph grows with the steps)"])
 
 
-def use_of_draw(case: Case) -> Blame | None:
-    name = next(i.name for i in case.inputs if i.placement is Placement.IN_STEP)
-    return first_use(case, name)
+def use_of_draw(case: Case, inside: Inside) -> Blame | None:
+    """The line that draws, where the step does; else the first line that reads what the harness drew for it."""
+    for draw in inside.draws:
+        if draw["file"]:
+            return line_blame(draw["file"], draw["line"], draw["op"])
+    name = next((i.name for i in case.inputs if i.placement is Placement.IN_STEP), None)
+    return first_use(case, name) if name else None

@@ -37,6 +37,14 @@ def leaky(xp, x, h, eps, W, U):
     return {"h": 0.7 * h + 0.3 * u + 0.1 * x}
 
 
+def own_draw(xp, x, h, W, U):
+    from theano.tensor.random.utils import RandomStream
+
+    eps = RandomStream(seed=3).normal(size=(3, 4))
+    u = xp.tanh(h @ W + eps * xp.sigmoid(h @ U))
+    return {"h": 0.7 * h + 0.3 * u + 0.1 * x}
+
+
 def masked(xp, x, h, W, U, n):
     return {"h": xp.tanh(x @ W + h @ U) * n}
 """
@@ -50,6 +58,7 @@ CASES = {
     "rounded": (3, "rounded", WEIGHTS + "objectives: {code: {of: code, reduce: dot, wrt: [W]}}\nbackends: [jax-scan, unroll]\n"),
     "leaky": (6, "leaky", "noise: {eps: {shape: [b, n], draw: uniform, placement: in_step}}\n" + WEIGHTS
               + "objectives: {h: {of: h, reduce: dot, wrt: [W, U, x, h]}}\nbackends: [theano-scan]\n"),
+    "own_draw": (5, "own_draw", WEIGHTS + "objectives: {h: {of: h, reduce: dot, wrt: [W, U, x, h]}}\nbackends: [theano-scan]\n"),
     "integer": (3, "masked", "parameters: {W: {shape: [n, n], init: glorot}, U: {shape: [n, n], init: glorot},"
                 " n: {shape: [n], dtype: int64, init: {integers: [1, 3]}}}\n"
                 "objectives: {h: {of: h, reduce: dot, wrt: [W, n]}}\nbackends: [theano-scan, jax-scan, unroll]\n"),
@@ -128,6 +137,24 @@ def test_noise_in_a_leaky_step_nulls_some_and_silently_spoils_others(report):
         assert "passed in as a sequence" in told["proof"]
         assert told["blame"]["text"] == "u = xp.tanh(h @ W + eps * xp.sigmoid(h @ U))"
         assert "placement: sequence" in told["help"]
+        assert "of the ops' own rules" in told["proof"]
+    assert (
+        "of W reads the draw through tanh at steps.py:16, that of U, h through mul at steps.py:16"
+        in finding(case, "GC101")["because"]
+    )
+    told = finding(case, "GC202")["because"]
+    assert "the carry's adjoint reads the draw through mul at steps.py:16" in told
+    assert "the inner gradient of x itself reads no draw" in told
+
+
+def test_a_draw_that_the_step_makes_itself_is_found_at_its_line(report):
+    """The case says nothing of noise: what is told comes from the scan's own graph."""
+    case = report["own_draw"]
+    assert [f["code"] for f in case["findings"]] == ["GC101", "GC202"]
+    for code in ("GC101", "GC202"):
+        told = finding(case, code)
+        assert told["blame"]["text"] == "eps = RandomStream(seed=3).normal(size=(3, 4))"
+        assert "of the ops' own rules, on the draws of the forward pass" in told["proof"]
 
 
 def test_an_integer_input_is_judged_apart(report):
