@@ -175,7 +175,8 @@ def test_list_shows_backends():
 
 def test_lint_of_the_shipped_cases_is_clean():
     result = gradcheck("lint", SHIPPED)
-    assert (result.exit_code, result.output) == (0, f"{len(CASES)} case files without problems\n")
+    count = len(list(SHIPPED.rglob("*.yaml")))
+    assert (result.exit_code, result.output) == (0, f"{count} case files without problems\n")
 
 
 def test_lint_never_runs_a_step(empty_folder):

@@ -31,12 +31,16 @@ TITLES = {
     "GC502": "the second derivative changes between equal calls",
 }
 HELP = {
-    Verdict.NULL: "write the reverse rule in terms of operations that the framework differentiates",
+    Verdict.NULL: "write the reverse rule in operations that the framework differentiates; draw noise outside the loop",
     Verdict.DISCONNECTED: "look in custom reverse rules for values that are cut from the graph",
     Verdict.MISMATCH: "look at custom reverse rules: they are differentiated here, with all that they saved",
     Verdict.NONFINITE: "keep arguments of sqrt, log and powers away from where the second derivative is infinite",
     Verdict.NONDETERMINISTIC: "make the gradient repeatable first",
     Verdict.INCONCLUSIVE: "nothing to change: use first-order checks, or another seed",
+}
+WHOSE = {
+    Verdict.NULL: "the framework, or a reverse rule that the step uses",
+    Verdict.INCONCLUSIVE: "the case: a property of its gradient at this point",
 }
 
 
@@ -77,9 +81,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         proof="confirmed along a fresh random direction with a smaller step" if "GC201" in shown.check.codes else "",
         help=HELP[verdict],
         note="the gradient itself is right: only what differentiates it again is affected",
-        whose="the case: a property of its gradient at this point"
-        if inconclusive
-        else "the step, or a reverse rule it uses",
+        whose=WHOSE.get(verdict, "the step, or a reverse rule that it uses"),
         blame=None if inconclusive else step_blame(scene.case),
     )
     return labelled(found)
