@@ -225,8 +225,8 @@ def way_out(scene: Scene, checks: list[Evidence]) -> str:
         else "draw the noise of all steps outside the loop and pass it in as a sequence (fresh noise at every step)",
         f"or return {name or 'the draw'} from the step as an output: the scan then stores it (fresh noise, same model)",
     ]
-    if backend.name == "theano":
-        ways.append("or draw from an MRG_RandomStream, whose state is an ordinary tensor (other numbers, same model)")
+    if backend.stored_draws:
+        ways.append(f"or {backend.stored_draws}")
     return "\n".join([*ways, "or unroll the loop (same numbers; the graph grows with the steps)"])
 
 

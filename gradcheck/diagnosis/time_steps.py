@@ -21,6 +21,7 @@ from gradcheck.evidence import Evidence
 from gradcheck.examine import DEFAULT_RTOL, EPS, Domain, domain, float64_twin, probe_key, tensor_scales
 from gradcheck.model import TIME_DIRECTION, TIME_OFFSET, Case, Init, Input, Role
 from gradcheck.numerics import history, reference
+from gradcheck.numerics.compare import looseness
 from gradcheck.numerics.history import History, Search
 from gradcheck.session import Arrays, Point, Session
 
@@ -153,7 +154,8 @@ def rounding_spread(
         moved = contributions(session, objective, nudge)
         if moved is None:
             return None
-        rows.append(32 * (moved - gradient))
+        change = moved - gradient
+        rows.append(looseness(float(np.linalg.norm(change)), float(np.linalg.norm(gradient))) * change)
     return np.array(rows)
 
 
