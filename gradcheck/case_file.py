@@ -52,13 +52,18 @@ class CaseFileError(GradcheckError):
         self.places = places
 
 
-def load(path: Path, frameworks: Collection[str] = FRAMEWORKS, misfits: Misfits = lambda case: ()) -> Case:
+def load(
+    path: Path,
+    frameworks: Collection[str] = FRAMEWORKS,
+    misfits: Misfits = lambda case: (),
+    text: str | None = None,
+) -> Case:
     """Read, check and resolve a case file; the step file is looked at, never run.
 
     frameworks: the names that may stand under `options`. misfits: what else is wrong with a case, as (where, what); for those
-    who know the backends. Raises CaseFileError with every problem there is.
+    who know the backends. text: taken for what the file holds, if given. Raises CaseFileError with every problem there is.
     """
-    source = read(path)
+    source = read(path, text)
     case = None
     if source.data is not None:
         file, broken = _validated(source)

@@ -91,11 +91,14 @@ class _TooLarge(Exception):
         self.line, self.column = line, column
 
 
-def read(path: Path) -> Source:
-    """Read a YAML 1.2 file. Never raises: what is wrong is in `problems`, and `data` is None if nothing came of it."""
+def read(path: Path, text: str | None = None) -> Source:
+    """Read a YAML 1.2 file. Never raises: what is wrong is in `problems`, and `data` is None if nothing came of it.
+
+    text: taken for what the file holds, if given.
+    """
     source = Source(path)
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if text is None else text.encode()
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as invalid:
         line, column = _line_column(raw[: invalid.start].decode("utf-8", "replace"))

@@ -23,7 +23,7 @@ from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.examine import Examination, float64_twin, is_twin
 from gradcheck.forward_mode import second_opinions
 from gradcheck.judge import across_backends
-from gradcheck.laboratory import DIAGNOSE_SECONDS, Laboratory
+from gradcheck.laboratory import Laboratory, seconds_for
 from gradcheck.model import Case, CaseReport, Check, Gradient, Place, Report, Severity, Verdict
 from gradcheck.second_order import contracted
 from gradcheck.selection import Selection
@@ -51,7 +51,7 @@ class Settings:
     use_expect: bool = True
     self_test: bool = False
     order: int = 1  # 2: Hessian-vector products too
-    diagnose_seconds: float = DIAGNOSE_SECONDS  # for one case
+    diagnose_seconds: float | None = None  # for one case; None: see laboratory.seconds_for
     offline: bool = False
     python: Mapping[str, Path] = field(default_factory=dict)
     extra_backends: tuple[Path, ...] = ()
@@ -340,12 +340,18 @@ def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: 
     case = next((r.case for r in results if r.case is not None), plan.case)
     across_backends(case, results, {name: backend.name for name, (backend, _) in crew.catalog.items()})
     second = [r.second for r in results if r.second is not None]
-    lab = Laboratory(crew, settings.diagnose_seconds)
+    checking = sum(r.seconds for r in results)
+    granted = settings.diagnose_seconds
+    lab = Laboratory(crew, seconds_for(checking) if granted is None else granted)
     scene = Scene(case, seeded_arrays(case) if draws_matter(results) else {}, results, lab, second=second)
+    clock = time.monotonic()
     findings = diagnose(scene, settings.use_expect)
+    spent = time.monotonic() - clock
     checks = tuple(e.check for r in (*results, *second) for e in r.checks)
     planted = tuple(p for r in results for p in r.self_test)
-    return CaseReport(case.name, relative(case.path), case.seed, checks, tuple(findings), planted)
+    return CaseReport(
+        case.name, relative(case.path), case.seed, checks, tuple(findings), planted, checking, diagnosis_seconds=spent
+    )
 
 
 def draws_matter(results: Sequence[BackendEvidence]) -> bool:

@@ -153,7 +153,7 @@ further_backends = click.option(
     "--diagnose-seconds",
     type=click.FloatRange(min=0),
     metavar="S",
-    help="Limit for finding the causes of one case's findings (default: 60).",
+    help="Limit for finding the causes of one case's findings (default: ten times its checks, at least 10, at most 60).",
 )
 @click.option("-x", "--fail-fast", is_flag=True, help="Stop after the first case with an unexpected error.")
 @click.option("--strict", is_flag=True, help="Exit 3 also for inconclusive checks and for missing default backends.")

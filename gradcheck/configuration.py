@@ -10,7 +10,6 @@ from typing import Any
 from gradcheck.catalog import suggest
 from gradcheck.check import Settings
 from gradcheck.errors import UsageError
-from gradcheck.laboratory import DIAGNOSE_SECONDS
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
@@ -80,7 +79,7 @@ def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[
         use_expect=not options["no_expect"],
         self_test=options["self_test"],
         order=options["order"],
-        diagnose_seconds=float(table.get("diagnose_seconds", DIAGNOSE_SECONDS)) if seconds is None else seconds,
+        diagnose_seconds=table.get("diagnose_seconds") if seconds is None else seconds,
         offline=options["offline"],
         python=python,
         extra_backends=(*options["folders"], *(folder / f for f in table.get("backend_folders", ()))),

@@ -12,7 +12,14 @@ from gradcheck.errors import BackendError
 from gradcheck.model import Case
 from gradcheck.session import Arrays, Session
 
-DIAGNOSE_SECONDS = 60.0  # for one case, unless --diagnose-seconds says otherwise
+DIAGNOSE_SECONDS = 60.0  # at most, for one case, unless --diagnose-seconds says otherwise
+TIMES = 10.0  # what the checks took
+LEAST = 10.0  # seconds: a check of milliseconds says little about what a look at its ops takes
+
+
+def seconds_for(checking: float) -> float:
+    """What a case's diagnosis may take where nobody says otherwise. checking: what its checks took, in seconds."""
+    return min(DIAGNOSE_SECONDS, max(TIMES * checking, LEAST))
 
 
 class Laboratory:
@@ -39,4 +46,4 @@ class Laboratory:
             yield session
 
     def closed_words(self) -> str:
-        return f"not finished: the {self.seconds:g} s of --diagnose-seconds are used up"
+        return f"not finished: the {self.seconds:.3g} s of --diagnose-seconds are used up"

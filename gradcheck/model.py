@@ -140,6 +140,7 @@ class Case:
     wrt: tuple[str, ...] = ()
     native_draws: bool = False  # whether its loop draws random numbers
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
+    step_source: str = ""  # the step file's text, where it is another than on disk
     # set by `--order 2` only: (input, coefficient, key) of the direction w; the objectives are then gradient . w
     contraction: tuple[tuple[str, float, int], ...] = ()
 
@@ -264,6 +265,16 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A change that was tried. file, line: where it begins; diff: lines that begin with - or +; tried: what was seen with it."""
+
+    file: str
+    line: int
+    diff: str
+    tried: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A diagnosis, grouping the checks that share one cause.
 
@@ -289,6 +300,7 @@ class Finding:
     expected: bool = False
     blame: Blame | None = None
     order: int = 1  # of the checks that it is about
+    change: Change | None = None  # how `help` can be followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +324,8 @@ class CaseReport:
     checks: tuple[Check, ...]
     findings: tuple[Finding, ...]
     self_test: tuple[Planted, ...] = ()
+    check_seconds: float = 0.0  # spent on the checks, summed over the backends
+    diagnosis_seconds: float = 0.0  # spent on causes, once all checks were made
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
     return {
         "name": case.name,
         "step_file": str(case.step_file),
+        "step_source": case.step_source,
         "function": case.step_function,
         "steps": case.steps,
         "seed": case.seed,

@@ -19,3 +19,24 @@ def parse(text: str | bytes) -> ast.Module:
         except SystemError:
             continue
     return ast.parse(text)
+
+
+def segment(text: str, node: ast.expr) -> str:
+    """The source text of an expression."""
+    return ast.get_source_segment(text, node) or ast.unparse(node)
+
+
+def argument_of(text: str, node: ast.expr) -> str:
+    """The source text of an expression that is to stand where a call stood: in parentheses unless it holds together anyway."""
+    told = segment(text, node)
+    return told if isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.Subscript | ast.Constant) else f"({told})"
+
+
+def replaced(text: str, node: ast.expr, new: str) -> str:
+    """The text with one expression replaced. A node's columns count bytes of UTF-8."""
+    lines = text.encode().splitlines(keepends=True)
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    head = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
+    tail = lines[node.end_lineno - 1][node.end_col_offset :] + b"".join(lines[node.end_lineno :])
+    return (head + new.encode() + tail).decode()

@@ -31,6 +31,7 @@ class NativeProblem:
         self.widen = description["widen"]
         self.open_stops = description["open_stops"]
         self.step_file = description["step_file"]
+        self.step_source = description.get("step_source")
         self.function = description["function"]
         self.rollout = rollout
         self.steps = 1
@@ -43,7 +44,7 @@ class NativeProblem:
 
         Returns the built dict; its form is the first whose leading key it has.
         """
-        built = load_step(self.step_file, self.function)()
+        built = load_step(self.step_file, self.function, self.step_source)()
         if not isinstance(built, dict):
             raise StepError(f"{self.function}() returned {type(built).__name__}, not a dict")
         form = next((keys for keys in forms if next(iter(keys)) in built), None)

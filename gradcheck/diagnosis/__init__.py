@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
 from gradcheck.diagnosis.counterfactual import run_unroll
@@ -17,6 +18,7 @@ from gradcheck.diagnosis.noise_in_scan import noise_in_scan
 from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
+from gradcheck.diagnosis.over_time import over_time
 from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.second_order import second_order
 from gradcheck.diagnosis.shared_noise import shared_noise
@@ -46,6 +48,7 @@ RULES: tuple[
     wrong_gradient,
     no_reference,
     shared_noise,
+    over_time,
     second_order,
 )
 
@@ -74,7 +77,7 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
         for result in (*scene.results, *scene.second):
             for evidence in result.checks:
                 evidence.check = replace(evidence.check, expected=is_expected(scene.case, evidence.check))
-    found = [part for claim in claims for part in told_apart(scene.case, claim)]
+    found = [part for claim in claims for part in told_apart(scene, claim)]
     if use_expect:
         found.extend(expectation_gone(scene))
     return sorted(found, key=lambda f: f.expected)
@@ -88,15 +91,16 @@ def locate(scene: Scene, checks: list[Evidence]) -> None:
             evidence.check = replace(evidence.check, time_steps=found.range)
 
 
-def told_apart(case: Case, claim: Claim) -> Iterable[Finding]:
+def told_apart(scene: Scene, claim: Claim) -> Iterable[Finding]:
     """One finding for the unexpected checks of a claim and one for the expected ones."""
     for expected in (False, True):
         part = [e for e in claim.checks if e.check.expected is expected]
         if part:
             found = replace(claim.describe(part), expected=expected)
-            yield (
-                replace(found, numbers=(*found.numbers, ("expected", why_expected(case, part)))) if expected else found
-            )
+            if not expected:
+                found = replace(found, change=prescribed(scene, part, found))
+            why = ("expected", why_expected(scene.case, part))
+            yield replace(found, numbers=(*found.numbers, why)) if expected else found
 
 
 def add_cause(evidence: Evidence, code: str) -> None:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from gradcheck.model import BackendReport, Blame, CaseReport, Check, Finding, Planted, Report, Worst, Wrong
+from gradcheck.model import BackendReport, Blame, CaseReport, Change, Check, Finding, Planted, Report, Worst, Wrong
 from gradcheck.reports._shared import counts, write_whole
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _case(case: CaseReport) -> dict[str, Any]:
         "seed": int(case.seed),
         "checks": [_check(check) for check in case.checks],
         "findings": [_finding(finding) for finding in case.findings],
+        "check_seconds": _number(case.check_seconds),
+        "diagnosis_seconds": _number(case.diagnosis_seconds),
     } | ({"self_test": [_planted(planted) for planted in case.self_test]} if case.self_test else {})
 
 
@@ -155,7 +157,12 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "blame": _blame(finding.blame) if finding.blame else None,
         "numbers": [{"label": label, "text": text} for label, text in finding.numbers],
         "order": int(finding.order),
+        "change": _change(finding.change) if finding.change else None,
     }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"file": change.file, "line": change.line, "diff": change.diff, "tried": change.tried}
 
 
 def _blame(blame: Blame) -> dict[str, Any]:

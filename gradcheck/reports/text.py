@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gradcheck.model import Blame, CaseReport, Finding, Report, Severity
+from gradcheck.model import Blame, CaseReport, Change, Finding, Report, Severity
 from gradcheck.reports._layout import NBSP, Line, cells, command_lines, hang, pad, plain, refill, wrap
 from gradcheck.reports._shared import (
     EXIT_MEANING,
@@ -31,6 +31,7 @@ MANY_NAMES = 12
 INDENT = " " * 6
 SLOTS = ("because", "proof", "help", "note", "whose")
 STYLES = {Severity.ERROR: "bold red", Severity.INCONCLUSIVE: "bold yellow", Severity.ADVICE: "bold cyan"}
+DIFF = {"-": "red", "+": "green"}
 ORDER = {Severity.ERROR: 0, Severity.INCONCLUSIVE: 1, Severity.ADVICE: 2}
 
 
@@ -152,6 +153,18 @@ def _finding(path: str, finding: Finding, width: int, verbose: int) -> Iterator[
     for slot, text in slots:
         words = text if slot == "help" else refill(text)  # help offers alternatives and code: its lines mean something
         yield from hang(INDENT + pad(slot, 9), words, width, "dim" if finding.expected else "bold", style)
+        if slot == "help" and finding.change:
+            yield from _change(finding.change, width)
+
+
+def _change(change: Change, width: int) -> Iterator[Line]:
+    """A diff below the help, and what was seen with it. Code is not wrapped unless it has to be."""
+    inner = INDENT + " " * 9
+    yield from hang(inner, f"{change.file}:{change.line}", width, "", "cyan")
+    for line in change.diff.splitlines():
+        sign, code = line[0], line[1:].strip()
+        yield from hang(f"{inner}{sign} ", code, width, DIFF[sign], DIFF[sign])
+    yield from hang(f"{inner}tried: ", change.tried, width)
 
 
 def _place(path: str, finding: Finding, verbose: int) -> str:

@@ -53,6 +53,7 @@ FINDING = an_object(
     expected={"type": "boolean"},
     blame=nullable(an_object(file=STRING, line=COUNT, column=nullable(COUNT), op=STRING, text=STRING)),
     numbers=a_list(an_object(label=STRING, text=STRING)), order={"enum": [1, 2]},
+    change=nullable(an_object(file=STRING, line=COUNT, diff=STRING, tried=STRING)),
 )  # fmt: skip
 SCHEMA = an_object(
     schema_version={"const": "1.0"}, tool=an_object(name={"const": "gradcheck"}, version=STRING), started=STRING,
@@ -64,7 +65,8 @@ SCHEMA = an_object(
         name=STRING, framework=STRING, framework_version=STRING, python_version=STRING, environment=STRING,
         seconds=NUMBER, forward_evaluations=COUNT,
     )),
-    cases=a_list(an_object(name=STRING, path=STRING, seed=COUNT, checks=a_list(CHECK), findings=a_list(FINDING))),
+    cases=a_list(an_object(name=STRING, path=STRING, seed=COUNT, checks=a_list(CHECK), findings=a_list(FINDING),
+                           check_seconds=NUMBER, diagnosis_seconds=NUMBER)),
     problems=a_list(STRING), warnings=a_list(STRING), rerun=SLOT,
 )  # fmt: skip
 
