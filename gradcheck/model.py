@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -301,6 +301,10 @@ class Finding:
     blame: Blame | None = None
     order: int = 1  # of the checks that it is about
     change: Change | None = None  # how `help` can be followed
+
+    def saying(self, label: str, text: str) -> Finding:
+        """With one more line among the details."""
+        return replace(self, details=((label, text), *self.details))
 
 
 @dataclass(frozen=True, slots=True)

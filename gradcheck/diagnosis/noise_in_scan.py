@@ -21,7 +21,7 @@ from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Gradient, Placement, Verdict
 from gradcheck.session import Arrays
 
-SHOWN = 3  # ops named in one line
+SHOWN = 3  # ops, or sizes of errors, that are named
 
 
 @dataclass
@@ -138,13 +138,13 @@ def null_finding(scene: Scene, wrong: list[Evidence], inside: Inside, proof: str
         numbers=numbers(shown),
         because=("" if proof or read else "likely ")
         + f"the inner gradient of {read or 'these parameters reads the draw'}; the scan does not keep the draw for its backward"
-        f' pass; the framework says "{" ".join(shown.check.reason.split())}" (the input that it names is often another one)',
+        " pass",
         proof=proof,
         help=way_out(scene, checks),
         note=note + OTHER_MODEL,
         whose="the backend: the forward pass and the model are right",
         blame=use_of_draw(scene.case, inside),
-    )
+    ).saying("framework", f'"{" ".join(shown.check.reason.split())}" (the input that it names is often another one)')
 
 
 def wrong_finding(scene: Scene, null: list[Evidence], inside: Inside, proof: str, checks: list[Evidence]) -> Finding:
@@ -197,10 +197,12 @@ def sizes(checks: list[Evidence]) -> tuple[tuple[str, str], ...]:
     if len(checks) < 2:
         return ()
     ordered = sorted(checks, key=lambda e: -(e.check.max_rel_error or 0))
-    return tuple(
+    rows = [
         (f"d {e.check.objective} / d {e.check.parameter}", f"off by {e.check.max_rel_error:.2g} of the largest entry")
-        for e in ordered
-    )
+        for e in ordered[:SHOWN]
+    ]
+    rest = ordered[SHOWN:]
+    return (*rows, *[(f"and {len(rest)} more", f"off by {rest[0].check.max_rel_error:.2g} at most")] * bool(rest))
 
 
 def names(checks: list[Evidence]) -> str:

@@ -5,7 +5,7 @@ Everything is laid out as lines of styled spans first; `render` alone prints, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gradcheck.model import Blame, CaseReport, Change, Finding, Report, Severity
@@ -28,6 +28,7 @@ NARROWEST = 40
 TYPED = str.maketrans({NBSP: " "})
 TYPED_ASCII = TYPED | str.maketrans({"·": "|"})
 MANY_NAMES = 12
+SHORT = 60  # columns of text that may be said twice
 INDENT = " " * 6
 SLOTS = ("because", "proof", "help", "note", "whose")
 STYLES = {Severity.ERROR: "bold red", Severity.INCONCLUSIVE: "bold yellow", Severity.ADVICE: "bold cyan"}
@@ -108,9 +109,11 @@ def _case(case: CaseReport, width: int, verbose: int) -> Iterator[Line]:
     if case.self_test:
         yield from _self_test(case, width)
         yield []
+    told: list[Finding] = []
     for finding in sorted(case.findings, key=lambda finding: (finding.expected, ORDER[finding.severity])):
-        yield from _finding(case.path, finding, width, verbose)
+        yield from _finding(case.path, finding, width, verbose, () if verbose else told)
         yield []
+        told.append(finding)
 
 
 def _self_test(case: CaseReport, width: int) -> Iterator[Line]:
@@ -131,7 +134,8 @@ def _headline(finding: Finding, width: int) -> list[Line]:
     return hang(label, finding.title, width, style, title_style)
 
 
-def _finding(path: str, finding: Finding, width: int, verbose: int) -> Iterator[Line]:
+def _finding(path: str, finding: Finding, width: int, verbose: int, told: Sequence[Finding] = ()) -> Iterator[Line]:
+    """One finding in full. told: those above it; what they have said already is not said again."""
     style = "dim" if finding.expected else ""
     yield from _headline(finding, width)
     yield from hang("  --> ", _place(path, finding, verbose), width, "blue", style)
@@ -151,15 +155,22 @@ def _finding(path: str, finding: Finding, width: int, verbose: int) -> Iterator[
     if slots:
         yield []
     for slot, text in slots:
+        above = next((f.code for f in told if len(text) > SHORT and getattr(f, slot) == text and not f.expected), "")
         words = text if slot == "help" else refill(text)  # help offers alternatives and code: its lines mean something
+        words = f"as for {above} above" if above else words
         yield from hang(INDENT + pad(slot, 9), words, width, "dim" if finding.expected else "bold", style)
         if slot == "help" and finding.change:
-            yield from _change(finding.change, width)
+            yield from _change(
+                finding.change, width, any(f.change and f.change.diff == finding.change.diff for f in told)
+            )
 
 
-def _change(change: Change, width: int) -> Iterator[Line]:
-    """A diff below the help, and what was seen with it. Code is not wrapped unless it has to be."""
+def _change(change: Change, width: int, told: bool) -> Iterator[Line]:
+    """A diff below the help, unless it was told above, and what was seen with it. Code is wrapped only if it has to be."""
     inner = INDENT + " " * 9
+    if told:
+        yield from hang(f"{inner}tried: ", f"with the same change {change.tried}", width)
+        return
     yield from hang(inner, f"{change.file}:{change.line}", width, "", "cyan")
     for line in change.diff.splitlines():
         sign, code = line[0], line[1:].strip()
