@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gradcheck import check
 from gradcheck._backends._worker import native
 from gradcheck._backends._worker.problem import StepError
 from gradcheck.case_file import CaseFileError, load
@@ -100,3 +101,21 @@ class TestNames:
     def test_two_of_a_name_are_an_error(self):
         with pytest.raises(StepError, match="two parameters are called 'a'"):
             native.unique([("a", 1), ("a", 2)])
+
+
+@pytest.mark.backend
+def test_an_expectation_that_names_what_the_model_does_not_have_is_told(tmp_path):
+    (tmp_path / "model.py").write_text(
+        "def build():\n    return {'loss': lambda p: p['w'] ** 2, 'params': {'w': 2.0}}\n"
+    )
+    (tmp_path / "case.yaml").write_text(
+        "name: model\nstep: {framework: jax, build: model.py:build}\n"
+        "expect: [{parameter: v, code: GC201, reason: a typo}, {objective: los, code: GC201, reason: another}]\n"
+    )
+    report = check.run([tmp_path / "case.yaml"], check.Settings())
+    assert report.exit_code == 1
+    assert [f.code for f in report.cases[0].findings] == ["GC801", "GC801"]
+    assert [f.because for f in report.cases[0].findings] == [
+        "the model has no parameter 'v' (there is w)",
+        "the model has no objective 'los', did you mean 'loss'?",
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gradcheck.catalog import suggest
 from gradcheck.diagnosis.scene import Scene, line_blame, unique
-from gradcheck.model import Finding, Severity, Verdict
+from gradcheck.model import Case, Expectation, Finding, Severity, Verdict
 
 
 def expectation_gone(scene: Scene) -> Iterable[Finding]:
@@ -14,6 +15,20 @@ def expectation_gone(scene: Scene) -> Iterable[Finding]:
 
     checks = [e.check for r in (*scene.results, *scene.second) for e in r.checks]
     for entry in scene.case.expect:
+        if unknown := strangers(scene.case, entry):
+            yield Finding(
+                "GC801",
+                "an `expect` entry names what the model does not have",
+                Severity.ERROR,
+                (),
+                (),
+                (),
+                because="; ".join(unknown),
+                help="correct the entry under `expect`, or remove it",
+                whose="the case",
+                blame=line_blame(scene.case.path, entry.line) if entry.line else None,
+            )
+            continue
         about = [c for c in checks if matches(entry, c) and c.verdict is not Verdict.NOT_RUN]
         if not about or any(says(entry, c) for c in about):
             continue
@@ -30,3 +45,17 @@ def expectation_gone(scene: Scene) -> Iterable[Finding]:
             whose="the case",
             blame=line_blame(scene.case.path, entry.line) if entry.line else None,
         )
+
+
+def strangers(case: Case, entry: Expectation) -> list[str]:
+    """Names in an entry that a native model does not have; it tells its names only when it runs."""
+    if not case.native or not case.inputs:
+        return []
+    known = {"parameter": [i.name for i in case.inputs], "objective": [o.name for o in case.objectives]}
+    named = {"parameter": entry.parameters, "objective": entry.objectives}
+    return [
+        f"the model has no {kind} {name!r}{suggest(name, known[kind])}"
+        for kind, names in named.items()
+        for name in names
+        if name not in known[kind]
+    ]

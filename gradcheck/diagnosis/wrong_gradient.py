@@ -52,7 +52,9 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         numbers=numbers(shown),
         because=because,
         proof=examined,
-        help="run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
+        help="take the model apart: the same gradient of one part alone, until a part is wrong"
+        if scene.case.native
+        else "run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
         whose="the backend" if others else "the step, or a function that it calls",
         blame=line or step_blame(scene.case),
     )
