@@ -14,8 +14,6 @@ BLOCK = re.compile(r"^```(\w+) ?([\w.]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.D
 FILES = ("case.yaml", "step.py")
 # codes that no portable case can give by itself: they need a faulty environment, framework or machine
 ELSEWHERE = {"GC901": "tests/end_to_end", "GC904": "tests/wrong_on_purpose"}
-# causes that are not established yet: the finding has the code of what was observed, or none
-OBSERVED = {"GC208": "GC203"}  # the example's cause is known, and the more specific code is told
 
 
 def section(code: str, name: str) -> str:
@@ -78,8 +76,7 @@ def test_every_code_has_a_runnable_example_or_says_why_not():
 @pytest.mark.backend
 @pytest.mark.parametrize("code", RUNNABLE)
 def test_example_gives_its_code_and_no_other(code, outcomes):
-    told = OBSERVED.get(code, code)
-    assert set(outcomes[f"{code}-0"]) == ({told} if told else set())
+    assert set(outcomes[f"{code}-0"]) == {code}
 
 
 @pytest.mark.backend
