@@ -97,7 +97,7 @@ def test_readme_command_runs_the_main_case(tmp_path):
 
 def test_readme_test_command_is_what_ci_runs():
     """.ci/run reads the command from README.md; this holds the marker that it looks for."""
-    assert command_after("test").endswith("-m pytest -q")
+    assert command_after("test").endswith("-m pytest -q -n 2 --dist loadfile")
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
