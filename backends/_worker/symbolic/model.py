@@ -1,53 +1,18 @@
-"""Theano: `theano.scan`, or the same step in a Python loop.
+"""A portable case as a symbolic graph: under the framework's scan, or the same step in a Python loop.
 
-Runs inside a backend's interpreter: Python >= 3.9, numpy, Theano-PyMC. Mode, linker and floatX hold for the whole process:
-Theano caches the default mode and hands it to scan's inner function, so they are set before the import and never changed.
+Runs inside a backend's interpreter: Python >= 3.9, numpy, and the framework that is handed in (see the package).
 """
 
+import functools
 import os
 from collections import OrderedDict
 
+import gradcheck_worker
 import numpy as np
+from gradcheck_worker import tensor_xp
+from gradcheck_worker.problem import StepError
 
-
-def start(settings):
-    """Import Theano. settings: mode, linker, dtype, cache (a folder for its compiled code)."""
-    flags = {
-        "blas__ldflags": "",  # found by a compiler run that fails on most machines; Python code uses NumPy's own
-        "floatX": settings["dtype"],
-        "base_compiledir": settings["cache"],
-        "traceback__limit": "12",  # so that a variable knows the line of the user's file that made it
-        "mode": settings["mode"],
-    }
-    if settings["linker"] == "py":
-        flags["cxx"] = ""
-    given = os.environ.get("THEANO_FLAGS", "")
-    os.environ["THEANO_FLAGS"] = ",".join(filter(None, [given] + ["{}={}".format(*item) for item in flags.items()]))
-    import theano
-    import theano.compile.mode as modes
-    from gradcheck_worker import tensor_xp
-
-    if settings["linker"] != "py":
-        if not theano.config.cxx:
-            raise RuntimeError("the linker {!r} needs a C++ compiler and there is none".format(settings["linker"]))
-        optimizer = modes.predefined_modes[settings["mode"]].provided_optimizer
-        modes.predefined_modes[settings["mode"]] = modes.Mode(settings["linker"], optimizer)
-    tensor_xp.install_operators(theano.tensor)
-    return {"framework_version": theano.__version__}
-
-
-def prepare(problem):
-    return Model(problem)
-
-
-def prepare_native(problem):
-    from . import native
-
-    return native.prepare(problem)
-
-
-def prepare_second(problem):
-    return SecondOrder(problem)
+from . import draws, nodes, tape
 
 
 class Model:
@@ -55,13 +20,11 @@ class Model:
 
     pushforward = None  # compiled where it is asked for
 
-    def __init__(self, problem):
-        from . import xp
-
-        self.problem = problem
-        self.xp = xp.namespace(problem.dtype)
-        self.inputs = {name: variable(name, problem.arrays[name]) for name in problem.differentiable}
-        self.constants = {name: constant(name, problem.arrays[name]) for name in problem.constants}
+    def __init__(self, problem, framework):
+        self.problem, self.framework = problem, framework
+        self.xp = tensor_xp.namespace(framework.tensor, framework.module, problem.dtype)
+        self.inputs = {name: self.variable(name, problem.arrays[name]) for name in problem.differentiable}
+        self.constants = {n: framework.tensor.constant(problem.arrays[n], name=n) for n in problem.constants}
         self.shapes = self.shapes_of_one_step()
         history, self.draw_variables = self.rollout(self.xp)
         pairs = self.objectives(history)
@@ -78,30 +41,29 @@ class Model:
         """A function of the inputs, in their order, and of further ones. No updates, not even a generator's default one: its
         shared state never advances, so every call starts from the same.
         """
-        import theano
-        from gradcheck_worker.problem import StepError
-
+        framework = self.framework
         try:
-            return theano.function(
+            return framework.function(
                 [*self.inputs.values(), *more_inputs], outputs, on_unused_input="ignore", no_default_updates=True
             )
         except Exception as error:
-            if theano.config.cxx and (isinstance(error, NotImplementedError) or "ompilation failed" in str(error)):
-                raise StepError(no_code(error)) from error
+            if framework.config.cxx and (isinstance(error, NotImplementedError) or "ompilation failed" in str(error)):
+                raise StepError(no_code(framework, error)) from error
             raise
+
+    def variable(self, name, array):
+        return self.framework.tensor_type(str(array.dtype), [n == 1 for n in array.shape])(name)
 
     def call(self, function, arrays, *more):
         return function(*[arrays[name] for name in self.inputs], *more)
 
     def generator(self):
-        from theano.tensor.random.utils import RandomStream
+        return self.framework.generator(self.problem.draw_seed)
 
-        return RandomStream(seed=self.problem.draw_seed)
-
-    def noise(self, stream):
-        """The draws of one step, by the stream: name -> variable."""
-        draw = {"normal": stream.normal, "uniform": stream.uniform}
-        return {n["name"]: draw[n["draw"]](size=tuple(n["shape"])) for n in self.problem.in_step}
+    def noise(self, generator):
+        """The draws of one step: name -> variable."""
+        draw = self.framework.draw
+        return {n["name"]: draw(generator, n["draw"], tuple(n["shape"])) for n in self.problem.in_step}
 
     def one_step(self, sequences, carries, draws):
         task = self.problem
@@ -127,11 +89,8 @@ class Model:
         return {name: np.shape(value) for name, value in zip(tensors, values)}
 
     def as_tensor(self, name, value):
-        import theano.tensor as tt
-        from gradcheck_worker.problem import StepError
-
         try:
-            return tt.as_tensor_variable(value)
+            return self.framework.tensor.as_tensor_variable(value)
         except Exception as error:
             raise StepError(f"the step returned {name!r} as {type(value).__name__}, which is no tensor") from error
 
@@ -143,10 +102,7 @@ class Model:
         return (self.scan if self.problem.rollout == "scan" else self.unroll)(record_draws)
 
     def scan(self, record_draws):
-        import theano
-        import theano.tensor as tt
-
-        task = self.problem
+        task, like, tt = self.problem, self.framework.like, self.framework.tensor
         stream, order, drawn = self.generator(), [], {}
         fixed = [self.inputs[name] for name in task.shared + task.parameters] + list(self.constants.values())
 
@@ -165,14 +121,13 @@ class Model:
             order[:] = list(after) + list(outputs)
             return list(after.values()) + list(outputs.values())
 
-        results, _ = theano.scan(
-            body,
+        results = self.framework.scan(
+            fn=body,
             sequences=[self.inputs[name] for name in task.sequences],
             outputs_info=[self.inputs[name] for name in task.carries] + [None] * self.number_of_outputs(record_draws),
             non_sequences=fixed,
             n_steps=task.steps,
             truncate_gradient=task.options.get("truncate_gradient", -1),
-            return_list=True,
         )
         return dict(zip(order, results)), drawn
 
@@ -181,9 +136,7 @@ class Model:
 
     def unroll(self, record_draws):
         """One generator variable per draw, threaded through the steps: bit-equal to the scan's draws."""
-        import theano.tensor as tt
-
-        task = self.problem
+        task, like = self.problem, self.framework.like
         draws = self.noise(self.generator())
         carries = {name: self.inputs[name] for name in task.carries}
         history = {}
@@ -195,7 +148,7 @@ class Model:
             recorded = {"draw:" + name: value for name, value in draws.items()} if record_draws else {}
             for name, value in {**carries, **outputs, **recorded}.items():
                 history.setdefault(name, []).append(value)
-        return {name: tt.stack(values) for name, values in history.items()}, draws
+        return {name: self.framework.tensor.stack(values) for name, values in history.items()}, draws
 
     def values(self, arrays):
         results = self.call(self.forward, arrays)
@@ -216,21 +169,18 @@ class Model:
 
     def differentiate(self, objective):
         """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
-        import theano.tensor as tt
-
-        cost, cotangent = self.costs[objective["name"]], tt.scalar("cotangent", dtype=self.problem.dtype)
-        gradients = symbolic_gradients(cost, {n: self.inputs[n] for n in objective["wrt"]}, cotangent)
+        cotangent = self.framework.tensor.scalar("cotangent", dtype=self.problem.dtype)
+        wrt = {name: self.inputs[name] for name in objective["wrt"]}
+        gradients = symbolic_gradients(self.framework, self.costs[objective["name"]], wrt, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients
 
     def tangents(self, arrays, tangents):
-        """Forward-mode derivatives of every objective along the tangents, by the ops' R_op. The other inputs' are zeros."""
-        from theano.gradient import Rop
-
+        """Forward-mode derivatives of every objective along the tangents, by the ops' own rules. The other inputs' are zeros."""
         moved = {name: self.inputs[name] for name in self.problem.wrt}
         if self.pushforward is None:
-            along = [variable("tangent_" + name, arrays[name]) for name in moved]
-            ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            along = [self.variable("tangent_" + name, arrays[name]) for name in moved]
+            ends = self.framework.pushforward(list(self.costs.values()), list(moved.values()), along)
             self.pushforward = self.compile(ends, *along)
         still = {name: np.zeros_like(arrays[name]) for name in moved}
         given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
@@ -249,15 +199,10 @@ class Model:
     def ops(self):
         """The graph, recorded node by node at the case's own inputs; its values must be those of the compiled function."""
         if self.recorded is None:
-            import gradcheck_worker
-            import theano
-            from theano.graph.basic import equal_computations
-
-            from . import nodes, tape
-
-            theirs = [os.path.dirname(os.path.abspath(m.__file__)) for m in (theano, np)]
-            ours = [os.path.dirname(os.path.abspath(file)) for file in (gradcheck_worker.__file__, __file__)]
-            machine = tape.Machine(rule_of, equal_computations)
+            framework = self.framework
+            theirs = [folder_of(m.__file__) for m in (framework.module, np)]
+            ours = [folder_of(file) for file in (gradcheck_worker.__file__, __file__, framework.__file__)]
+            machine = tape.Machine(functools.partial(rule_of, framework), framework.equal_computations)
             recorded = nodes.Ops(machine, self.problem, self.costs, self.inputs, theirs, ours)
             values, magnitudes = self.values(self.problem.arrays)
             agree = {"float64": 1e-9, "float32": 1e-4}[self.problem.dtype]
@@ -282,8 +227,6 @@ class Model:
         return self.ops.composed(**changes)
 
     def explain_draws(self):
-        from . import draws
-
         return draws.explain(self.ops)
 
 
@@ -291,41 +234,38 @@ class SecondOrder(Model):
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
 
     def objectives(self, history):
-        import theano
-        import theano.tensor as tt
-
+        tt = self.framework.tensor
         w = {name: tt.constant(array) for name, array in self.problem.contracting().items()}
         pairs = []
         for (cost, _), o in zip(super().objectives(history), self.problem.objectives):
-            gradients = theano.grad(cost, [self.inputs[name] for name in o["wrt"]], disconnected_inputs="ignore")
+            gradients = self.framework.grad(
+                cost, [self.inputs[name] for name in o["wrt"]], disconnected_inputs="ignore"
+            )
             products = [gradient * w[name] for name, gradient in zip(o["wrt"], gradients)]
             pairs.append((sum(tt.sum(p) for p in products), sum(tt.sum(abs(p)) for p in products)))
         return pairs
 
 
-def rule_of(seeds, inputs):
+def rule_of(framework, seeds, inputs):
     """The gradients of one node: seeds are its outputs' cotangents, {output: variable}; {input: (status, variable or reason)}."""
     named = dict(enumerate(inputs))
-    found = symbolic_gradients(None, named, known_grads=OrderedDict(seeds), consider_constant=inputs)
+    found = symbolic_gradients(framework, None, named, known_grads=OrderedDict(seeds), consider_constant=inputs)
     return {variable: found[i] for i, variable in named.items()}
 
 
-def symbolic_gradients(cost, inputs, cotangent=None, **options):
+def symbolic_gradients(framework, cost, inputs, cotangent=None, **options):
     """{name: ("ok", variable) or ("null" | "disconnected" | "refused", reason)}. One `grad` for all, or one each."""
-    import theano
-    from theano.gradient import DisconnectedType, NullType
-
     if cost is not None:
         options["known_grads"] = {cost: cotangent}  # in place of the constant 1
 
     def take(names):
-        return theano.grad(
+        return framework.grad(
             cost,
             [inputs[n] for n in names],
             **options,
             disconnected_inputs="ignore",
             null_gradients="return",
-            return_disconnected="Disconnected",
+            return_disconnected=framework.DISCONNECTED,
         )
 
     try:
@@ -343,44 +283,27 @@ def symbolic_gradients(cost, inputs, cotangent=None, **options):
             told = type(result).__name__
             kind = "null" if told in ("NullTypeGradError", "MethodNotDefined", "NotImplementedError") else "refused"
             return kind, f"{told}: {str(result).strip() or 'an op has no reverse rule'}".split("\n")[0]
-        if isinstance(result.type, NullType):
+        if isinstance(result.type, framework.NullType):
             return "null", result.type.why_null
-        if isinstance(result.type, DisconnectedType):
-            return "disconnected", "Theano found no path"
+        if isinstance(result.type, framework.DisconnectedType):
+            return "disconnected", f"{framework.NAME} found no path"
         return "ok", result
 
     return {name: judged(result) for name, result in taken.items()}
 
 
-def no_code(error):
+def no_code(framework, error):
     """Why a linker that compiles cannot be used, in one line. The compiler's own words go to the log."""
     told = [
         line.partition("error:")[2].strip() for line in str(error).replace("\\n", "\n").split("\n") if "error:" in line
     ]
     why = told[0].partition(". ")[0] if told else "an operation of this case has no C code"
-    return f"Theano cannot compile this case with a linker that uses C ({why}): set options: {{theano: {{linker: py}}}}"
+    safe = f"set options: {{{framework.GROUP}: {{linker: {framework.PYTHON_LINKER}}}}}"
+    return f"{framework.NAME} cannot compile this case with a linker that uses C ({why}): {safe}"
 
 
-def variable(name, array):
-    import theano.tensor as tt
-
-    return tt.TensorType(str(array.dtype), [n == 1 for n in array.shape])(name)
-
-
-def constant(name, array):
-    import theano.tensor as tt
-
-    return tt.constant(array, name=name)
-
-
-def like(value, reference):
-    """The value with the reference's broadcastable flags, which scan demands of a carry; no node is added if they agree."""
-    import theano.tensor as tt
-
-    value = tt.as_tensor_variable(value)
-    return (
-        value if value.broadcastable == reference.broadcastable else tt.patternbroadcast(value, reference.broadcastable)
-    )
+def folder_of(file):
+    return os.path.dirname(os.path.abspath(file))
 
 
 def next_draw(value):

@@ -1,6 +1,6 @@
-"""Native Theano models: a `theano.scan` in its own arguments, or any graph's costs.
+"""Native models of Theano and PyTensor: a `scan` in its own arguments, or any graph's costs.
 
-Runs inside a backend's interpreter: Python >= 3.9, numpy, Theano-PyMC.
+Runs inside a backend's interpreter: Python >= 3.9, numpy, and the framework that is handed in (see the package).
 
 Shared variables, inputs and expressions that a gradient is asked for become plain inputs of one graph, as those of a portable
 case are: nothing of the user's is moved or set. No update is ever applied, so every evaluation draws the same.
@@ -12,23 +12,24 @@ import numpy as np
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError, quoted
 
-from . import adapter
+from . import model
+from .tape import inner_outputs, lineage, toposort
 
 SCAN = {"scan": True, "objectives": True, "wrt": True, "inputs": False}
 COSTS = {"costs": True, "wrt": True, "inputs": False, "updates": False}
 
 
-def prepare(problem):
+def prepare(problem, framework):
     """The model; None, with the reason in problem.one_rollout, if it has no loop that can be unrolled."""
     built = problem.build((SCAN, COSTS))
     if problem.rollout == "unroll" and "scan" not in built:
-        problem.one_rollout = "`costs` are a whole graph: it is checked as it is, on theano-scan"
+        problem.one_rollout = f"`costs` are a whole graph: it is checked as it is, on {framework.GROUP}-scan"
         return None
-    loop = Loop(built["scan"], given_inputs(built)) if "scan" in built else None
+    loop = Loop(framework, built["scan"], given_inputs(built)) if "scan" in built else None
     if problem.rollout == "unroll" and loop.ends_early():
         problem.one_rollout = "a scan that ends by `until` has no fixed number of steps to unroll"
         return None
-    return Model(problem, built, loop)
+    return Model(problem, framework, built, loop)
 
 
 def given_inputs(built):
@@ -39,11 +40,11 @@ def given_inputs(built):
     return {variable: variable.type.filter(value, allow_downcast=True) for variable, value in given.items()}
 
 
-class Model(adapter.Model):
+class Model(model.Model):
     """One native model: `costs` and `inputs` are all that differs from a portable case."""
 
-    def __init__(self, problem, built, loop):
-        self.problem, self.built, self.loop = problem, built, loop
+    def __init__(self, problem, framework, built, loop):
+        self.problem, self.framework, self.built, self.loop = problem, framework, built, loop
         self.given = given_inputs(built)
         if loop is not None:
             problem.steps = loop.steps
@@ -58,7 +59,7 @@ class Model(adapter.Model):
         self.inputs = {name: variable.type(name) for name, variable in self.variables.items()}
         self.costs = self.closed(self.costs_of())
         moving = self.costs
-        problem.draws = any(map(draws, scans(moving.values())))
+        problem.draws = any(map(draws, scans(framework, moving.values())))
         captured = [v for v in self.variables.values() if v.owner is not None]
         if loop is not None and problem.rollout == "scan" and captured and not problem.draws:
             # what the step reads from around it is copied into the scan: differences have to move it there, too
@@ -70,8 +71,6 @@ class Model(adapter.Model):
 
     def costs_of(self, captured=()):
         """{objective: scalar variable} of those that are asked about. captured: expressions that the scan is given as well."""
-        import theano.tensor as tt
-
         if self.loop is None:
             found = self.built["costs"]
         else:
@@ -81,7 +80,7 @@ class Model(adapter.Model):
             found = {name: objective(*outputs) for name, objective in self.built["objectives"].items()}
         costs = {}
         for o in self.problem.objectives:
-            cost = costs[o["name"]] = tt.as_tensor_variable(found[o["name"]])
+            cost = costs[o["name"]] = self.framework.tensor.as_tensor_variable(found[o["name"]])
             check_scalar(o["name"], ("?",) * cost.ndim, cost.dtype)
         return costs
 
@@ -106,20 +105,18 @@ class Model(adapter.Model):
             return np.asarray(variable.get_value(borrow=False))
         if variable in self.given:
             return np.asarray(self.given[variable])
-        return np.asarray(evaluated([variable], self.given)[0])
+        return np.asarray(evaluated(self.framework, [variable], self.given)[0])
 
     def closed(self, named):
         """The named costs over self.inputs, the other inputs as constants. Raises StepError for an input without value."""
-        import theano
-        from theano.graph.basic import Constant, graph_inputs
-
+        framework = self.framework
         moved = {variable: self.inputs[name] for name, variable in self.variables.items()}
         fixed = {v: v.type.make_constant(value) for v, value in self.given.items() if v not in moved}
-        costs = theano.clone(list(named.values()), replace={**fixed, **moved})
+        costs = framework.clone(list(named.values()), replace={**fixed, **moved})
         free = [
             v
-            for v in graph_inputs(costs)
-            if not isinstance(v, Constant) and not hasattr(v, "get_value") and v not in self.inputs.values()
+            for v in framework.graph_inputs(costs)
+            if not isinstance(v, framework.Constant) and not hasattr(v, "get_value") and v not in self.inputs.values()
         ]
         if free:
             raise StepError(f"the model needs a value for {quoted(free)}: give it as {{variable: array}} in 'inputs'")
@@ -141,58 +138,50 @@ class Shape:
 
 
 class Loop:
-    """The arguments of a `theano.scan`, and the same step in a Python loop."""
+    """The arguments of a `scan`, and the same step in a Python loop."""
 
-    def __init__(self, spec, given):
+    def __init__(self, framework, spec, given):
+        self.framework = framework
         if not isinstance(spec, dict) or not callable(spec.get("fn")):
-            raise StepError("'scan' is a dict of theano.scan's own arguments, with the step as 'fn'")
+            raise StepError(f"'scan' is a dict of {framework.GROUP}.scan's own arguments, with the step as 'fn'")
         self.spec, self.given = dict(spec), given
-        self.sequences = [taps_of(s, "input", [0]) for s in listed(spec.get("sequences"))]
+        self.sequences = [self.taps_of(s, "input", [0]) for s in listed(spec.get("sequences"))]
         self.carries = [
-            None if info is None or info == {} else taps_of(info, "initial", [-1])
+            None if info is None or info == {} else self.taps_of(info, "initial", [-1])
             for info in listed(spec.get("outputs_info"))
         ]
         self.backwards = bool(spec.get("go_backwards", False))
-        lengths = evaluated([v.shape[0] for v, _ in self.sequences], given)
+        lengths = evaluated(framework, [v.shape[0] for v, _ in self.sequences], given)
         self.lengths = [int(n) - max([*t, 0]) + min([*t, 0]) for n, (_, t) in zip(lengths, self.sequences)]
         asked = spec.get("n_steps")
         if asked is None and not self.lengths:
             raise StepError("the scan has neither sequences nor n_steps: the number of steps is not known")
-        self.steps = min(self.lengths) if asked is None else int(evaluated([tensor(asked)], given)[0])
+        self.steps = min(self.lengths) if asked is None else int(evaluated(framework, [self.variable(asked)], given)[0])
         if self.steps < 1:
             raise StepError(f"the scan has {self.steps} steps")
 
     def scanned(self, captured=()):
-        """The outputs over all steps, by theano.scan. captured: expressions that it is handed though the step takes none."""
-        import theano
-
+        """The outputs over all steps. captured: expressions that the scan is handed though its step takes none."""
         step, count = self.spec["fn"], len(captured)
         if not captured:
-            return theano.scan(**{**self.spec, "return_list": True})[0]
+            return self.framework.scan(**self.spec)
         handed = {
             "fn": lambda *arguments: step(*arguments[:-count]),
             "non_sequences": [*listed(self.spec.get("non_sequences")), *captured],
         }
-        return theano.scan(**{**self.spec, **handed, "return_list": True})[0]
+        return self.framework.scan(**{**self.spec, **handed})
 
     @functools.cached_property
     def traced(self):
         """Of one call (another makes other generators): placeholders of sequences and carries, outputs, updates, condition."""
-        from theano.graph.basic import graph_inputs
-        from theano.scan.utils import get_updates_and_outputs
-
         sequences = [[variable[0].type() for _ in taps] for variable, taps in self.sequences]
         carries = [
             [] if info is None else [(info[0] if info[1] == [-1] else info[0][0]).type() for _ in info[1]]
             for info in self.carries
         ]
-        fixed = [tensor(v) for v in listed(self.spec.get("non_sequences"))]
+        fixed = [self.variable(v) for v in listed(self.spec.get("non_sequences"))]
         flat = [v for group in sequences + carries for v in group]
-        condition, outputs, updates = get_updates_and_outputs(self.spec["fn"](*flat, *fixed))
-        updates = dict(updates)
-        for variable in graph_inputs(list(outputs)):
-            if getattr(variable, "default_update", None) is not None:
-                updates.setdefault(variable, variable.default_update)
+        condition, outputs, updates = self.framework.step_of(self.spec["fn"], [*flat, *fixed])
         return sequences, carries, outputs, updates, condition
 
     def ends_early(self):
@@ -203,9 +192,7 @@ class Loop:
 
         inside: {expression: variable} of what the step reads from around it and a gradient is asked for.
         """
-        import theano
-        import theano.tensor as tt
-
+        framework = self.framework
         sequences, carries, outputs, updates, _ = self.traced
         histories = [
             [] if info is None else [info[0]] if info[1] == [-1] else [info[0][k] for k in range(-min(info[1]))]
@@ -220,12 +207,22 @@ class Loop:
                 now.update((p, variable[k - min([*taps, 0]) + row]) for k, p in zip(taps, inner))
             for info, history, start, inner in zip(self.carries, histories, starts, carries):
                 taps = info[1] if info is not None else []
-                now.update((p, adapter.like(history[start + t + k], p)) for k, p in zip(taps, inner))
-            found = theano.clone([*outputs, *updates.values()], replace={**inside, **now, **states})
+                now.update((p, framework.like(history[start + t + k], p)) for k, p in zip(taps, inner))
+            found = framework.clone([*outputs, *updates.values()], replace={**inside, **now, **states})
             for history, value in zip(histories, found):
                 history.append(value)
             states = dict(zip(updates, found[len(outputs) :]))
-        return [tt.stack(history[start:]) for history, start in zip(histories, starts)]
+        return [framework.tensor.stack(history[start:]) for history, start in zip(histories, starts)]
+
+    def taps_of(self, given, key, usual):
+        """(variable, taps) of a sequence or an output, plain or in a dict."""
+        if isinstance(given, dict):
+            taps = given.get("taps")
+            return self.variable(given[key]), usual if taps is None else listed(taps)
+        return self.variable(given), usual
+
+    def variable(self, value):
+        return self.framework.tensor.as_tensor_variable(value)
 
 
 def dict_of(built, key):
@@ -239,42 +236,21 @@ def dict_of(built, key):
 
 
 def listed(value):
-    """What theano.scan takes as a list or as a single thing, as a list."""
+    """What a scan takes as a list or as a single thing, as a list."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def taps_of(given, key, usual):
-    """(variable, taps) of a sequence or an output, plain or in a dict."""
-    if isinstance(given, dict):
-        taps = given.get("taps")
-        return tensor(given[key]), usual if taps is None else listed(taps)
-    return tensor(given), usual
-
-
-def tensor(value):
-    import theano.tensor as tt
-
-    return tt.as_tensor_variable(value)
-
-
-def evaluated(expressions, given):
+def evaluated(framework, expressions, given):
     """Their values; no update of any generator is applied."""
-    import theano
-
-    return theano.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)()
+    return framework.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)()
 
 
-def scans(costs):
+def scans(framework, costs):
     """The Scan nodes under some costs."""
-    from theano.graph.basic import ancestors
-
-    owners = dict.fromkeys(v.owner for v in ancestors(list(costs)) if v.owner is not None)
-    return [node for node in owners if type(node.op).__name__ == "Scan"]
+    owners = dict.fromkeys(v.owner for v in framework.ancestors(list(costs)) if v.owner is not None)
+    return [node for node in owners if "Scan" in lineage(node.op)]
 
 
 def draws(scan):
     """Whether a scan's step makes random draws from a generator's state, which is no tensor."""
-    from theano.graph.basic import ancestors
-    from theano.tensor.random.op import RandomVariable
-
-    return any(v.owner is not None and isinstance(v.owner.op, RandomVariable) for v in ancestors(scan.op.outputs))
+    return any("RandomVariable" in lineage(node.op) for node in toposort(inner_outputs(scan.op)))

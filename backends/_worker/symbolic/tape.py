@@ -1,7 +1,7 @@
 """Runs a graph of Apply nodes one by one and backward again, each node by its own rule: a tape, with the bodies of loops entered.
 
 Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, and the framework that the caller hands in (`grad` of
-Theano; the graphs of PyTensor have the same shape). Nothing is compiled and nothing rewritten: what runs is what the user wrote.
+Theano or PyTensor). Nothing is compiled and nothing rewritten: what runs is what the user wrote.
 """
 
 import copy
