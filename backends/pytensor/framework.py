@@ -27,7 +27,8 @@ __all__ = [
 
 
 def scan(**arguments):
-    return module.scan(**{**arguments, "return_list": True, "return_updates": False})
+    """With return_updates, which is deprecated: without, a scan whose generators are updated by a dict is refused."""
+    return module.scan(**{**arguments, "return_list": True, "return_updates": True})[0]
 
 
 def step_of(fn, arguments):

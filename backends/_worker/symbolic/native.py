@@ -212,7 +212,8 @@ class Loop:
             for history, value in zip(histories, found):
                 history.append(value)
             states = dict(zip(updates, found[len(outputs) :]))
-        return [framework.tensor.stack(history[start:]) for history, start in zip(histories, starts)]
+        rows = [history[start:] for history, start in zip(histories, starts)]
+        return [framework.tensor.stack(row) if is_tensor(row[-1]) else row[-1] for row in rows]
 
     def taps_of(self, given, key, usual):
         """(variable, taps) of a sequence or an output, plain or in a dict."""
@@ -222,7 +223,9 @@ class Loop:
         return self.variable(given), usual
 
     def variable(self, value):
-        return self.framework.tensor.as_tensor_variable(value)
+        """As a tensor, but for what is none: the state of a generator may be a carry, or passed in."""
+        is_state = hasattr(value, "type") and not is_tensor(value)
+        return value if is_state else self.framework.tensor.as_tensor_variable(value)
 
 
 def dict_of(built, key):
@@ -238,6 +241,10 @@ def dict_of(built, key):
 def listed(value):
     """What a scan takes as a list or as a single thing, as a list."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def is_tensor(variable):
+    return hasattr(variable.type, "ndim")
 
 
 def evaluated(framework, expressions, given):

@@ -14,7 +14,7 @@ from gradcheck_worker import directions
 from .tape import Body, Loop, Missing, Null, finite, is_constant, is_float, lineage, origin, value_of
 
 FRAMEWORKS = {"theano", "pytensor"}
-DRAWS = {"RandomVariable", "RandomFunction", "mrg_uniform_base"}
+DRAWS = {"RandomVariable", "RNGConsumerOp", "RandomFunction", "mrg_uniform_base"}
 STOPS = {"DisconnectedGrad", "ZeroGrad", "ConsiderConstant", "UndefinedGrad"}
 MOVERS = {  # they put values elsewhere and compute nothing: not looked at, if they are the framework's own
     "DimShuffle", "Rebroadcast", "Reshape", "Subtensor", "MakeVector", "SpecifyShape", "ScalarFromTensor", "TensorFromScalar",
@@ -123,11 +123,9 @@ class Ops:
 
     def is_users(self, node):
         """Whether the user wrote the op's rule: an Op or scalar Op of their own, as_op, an OpFromGraph with overrides."""
-        names = lineage(node.op)
-        if names & {"FromFunctionOp", "OpFromGraph"}:
+        if type(node.op).__name__ in ("FromFunctionOp", "OpFromGraph"):
             return True
-        ops = [node.op, getattr(node.op, "scalar_op", node.op)]
-        return not all(is_library(type(op)) for op in ops)
+        return not (is_library(type(node.op)) and is_library(type(core(node.op))))
 
     def kind(self, node):
         if node in self.machine.failures:
@@ -188,8 +186,8 @@ class Ops:
         """ "file:line" of the reverse rule that a user wrote, "" if there is none."""
         if not self.is_users(node):
             return ""
-        for op in (getattr(node.op, "scalar_op", node.op), node.op):
-            for method in ("L_op", "grad"):
+        for op in (core(node.op), node.op):
+            for method in ("pullback", "L_op", "grad"):
                 code = getattr(vars(type(op)).get(method), "__code__", None)
                 if code is not None and not is_library(type(op)):
                     return f"{os.path.abspath(code.co_filename)}:{code.co_firstlineno}"
@@ -427,6 +425,11 @@ def age(node):
     return int(str(getattr(node.outputs[0], "auto_name", "auto_0")).partition("_")[2] or 0)
 
 
+def core(op):
+    """What an op does to each of its elements (Elemwise) or matrices (Blockwise); else itself."""
+    return getattr(op, "scalar_op", getattr(op, "core_op", op))
+
+
 def is_library(kind):
     """Whether a class is one of the framework's own."""
     return kind.__module__.partition(".")[0] in FRAMEWORKS
@@ -434,7 +437,7 @@ def is_library(kind):
 
 def name(op):
     """An op's name as its users know it: the framework's own as functions (disconnected_grad), theirs as they are."""
-    given = getattr(op, "scalar_op", op)
+    given = core(op)
     if "FromFunctionOp" in lineage(given):
         return str(given).partition("{")[2][:-1]
     if isinstance(getattr(given, "name", None), str) and given.name and "IfElse" not in lineage(given):

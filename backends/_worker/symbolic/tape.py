@@ -21,11 +21,16 @@ class Missing(Exception):
 
 
 def inner_inputs(op):
-    return list(getattr(op, "local_inputs", None) or op.inputs)
+    return list(first_of(op, "inner_inputs", "local_inputs", "inputs"))
 
 
 def inner_outputs(op):
-    return list(getattr(op, "local_outputs", None) or op.outputs)
+    return list(first_of(op, "inner_outputs", "local_outputs", "outputs"))
+
+
+def first_of(thing, *names):
+    """The first of these attributes that there is: PyTensor's name, and what older ones and Theano call it."""
+    return next(value for value in (getattr(thing, name, None) for name in names) if value is not None)
 
 
 def lineage(op):
@@ -261,7 +266,14 @@ def enters(node):
     names = lineage(node.op)
     if "Scan" in names:
         return Layout(node).plain
-    return "OpFromGraph" in names and getattr(node.op, "_lop_is_default", False)
+    if "OpFromGraph" not in names:
+        return False
+    inherited = getattr(type(node.op), "pullback", None) is getattr(graph_as_op(node.op), "pullback", None)
+    return getattr(node.op, "_lop_is_default", inherited and getattr(node.op, "pullback_overrides", None) is None)
+
+
+def graph_as_op(op):
+    return next(cls for cls in type(op).__mro__ if cls.__name__ == "OpFromGraph")
 
 
 class Layout:
@@ -275,7 +287,7 @@ class Layout:
             return
         self.steps = outer[0]
         self.sequences = list(zip(op.outer_seqs(outer), op.inner_seqs(inside)))
-        taps = [list(t) for t in op.mitsot_taps()]
+        taps = [list(t) for t in (op.mitsot_taps() if hasattr(op, "mitsot_taps") else op.info.mit_sot_in_slices)]
         waiting = iter(op.inner_mitsot(inside))
         grouped = [[next(waiting) for _ in group] for group in taps]
         singles = op.inner_sitsot(inside)
@@ -289,16 +301,16 @@ class Layout:
             )
         )
         self.collected = list(zip(op.outer_nitsot_outs(results), op.inner_nitsot_outs(outputs)))
-        self.shared = list(
+        self.shared = list(  # states that are no tensors: the last one alone is kept
             zip(
-                op.outer_shared(outer),
-                op.outer_shared_outs(results),
-                op.inner_shared(inside),
-                op.inner_shared_outs(outputs),
+                first_of(op, "outer_untraced_sit_sot", "outer_shared")(outer),
+                first_of(op, "outer_untraced_sit_sot_outs", "outer_shared_outs")(results),
+                first_of(op, "inner_untraced_sit_sot", "inner_shared")(inside),
+                first_of(op, "inner_untraced_sit_sot_outs", "inner_shared_outs")(outputs),
             )
         )
         self.fixed = list(zip(op.outer_non_seqs(outer), op.inner_non_seqs(inside)))
-        self.until = outputs[-1] if op.as_while else None
+        self.until = outputs[-1] if getattr(op, "as_while", getattr(op.info, "as_while", False)) else None
 
 
 class Entered(Body):
