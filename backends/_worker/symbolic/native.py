@@ -208,7 +208,7 @@ class Loop:
             for info, history, start, inner in zip(self.carries, histories, starts, carries):
                 taps = info[1] if info is not None else []
                 now.update((p, framework.like(history[start + t + k], p)) for k, p in zip(taps, inner))
-            found = framework.clone([*outputs, *updates.values()], replace={**inside, **now, **states})
+            found = copied([*outputs, *updates.values()], {**inside, **now, **states})
             for history, value in zip(histories, found):
                 history.append(value)
             states = dict(zip(updates, found[len(outputs) :]))
@@ -241,6 +241,14 @@ def dict_of(built, key):
 def listed(value):
     """What a scan takes as a list or as a single thing, as a list."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def copied(outputs, replace):
+    """The outputs with variables replaced. A framework's own clone copies the replacements too: all steps before."""
+    new = dict(replace)
+    for node in toposort(outputs, new):
+        new.update(zip(node.outputs, node.clone_with_new_inputs([new.get(v, v) for v in node.inputs]).outputs))
+    return [new.get(v, v) for v in outputs]
 
 
 def is_tensor(variable):
