@@ -68,6 +68,8 @@ class Inspected:
             reaches = [o["name"] for o, value in ends if number in value.past.behind]
             recurrent = number in node["behind"]
             return {"meant": lineage.meant(number, node), "reaches": reaches, "recurrent": recurrent}
+        if node["stepwise"]:
+            return {"stepwise": True, "kind": node["kind"] if node["float"] else "integer"}
         if node["primitive"] in STATEFUL:
             return {
                 "stateful": True,
@@ -111,8 +113,8 @@ class Inspected:
 
     @functools.cached_property
     def listing(self):
-        """(number on the tape, node) of the ops that are told: of floats, and draws."""
-        return [(number, node) for number, node in enumerate(self.tape.nodes) if node["float"]]
+        """(number on the tape, node) of the ops that are told: of floats, draws, and what makes steps of floats."""
+        return [(n, node) for n, node in enumerate(self.tape.nodes) if node["float"] or node["stepwise"]]
 
     @functools.cached_property
     def numbers(self):

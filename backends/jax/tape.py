@@ -266,7 +266,7 @@ class Tape:
         self.nodes.append(
             {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
              "active": False, "defined": defined, "float": kind in ("loop", "draw"), "primitive": name, "paths": [path],
-             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False}
+             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False, "stepwise": False}
         )  # fmt: skip
         return self.numbers[path]
 
@@ -313,6 +313,7 @@ def merged(nodes):
         behind=frozenset().union(*(n["behind"] for n in nodes)),
         stepped=all(n["stepped"] for n in nodes),
         target=any(n["target"] for n in nodes),
+        stepwise=any(n["stepwise"] for n in nodes),
     )
 
 
