@@ -21,6 +21,7 @@ from gradcheck.numerics.compare import NEEDED_POWER, Comparison, compare, loosen
 from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
 from gradcheck.numerics.reference import Allowance, Estimate
 from gradcheck.session import Arrays, Move, Point, Session, unmoved
+from gradcheck.subgradient import no_subgradient
 
 DEFAULT_RTOL = {"float64": 1e-8, "float32": 1e-5}
 TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it mean nothing
@@ -416,6 +417,8 @@ class Examination:
                     return replace(self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed), salt=salt)
             else:
                 code, reason = self.why_not(i, name, second)
+                if code == "GC402" and (found := no_subgradient(self, i, name, gradient)) is not None:
+                    return found
                 reason = f"two probes disagree: {reason}"
                 return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
             disconnected = gradient.array is None
@@ -436,6 +439,8 @@ class Examination:
             return replace(found, check=replace(found.check, forward_evaluations=spent))
         if comparison.verdict is Verdict.INCONCLUSIVE:
             code, reason = self.why_not(i, name, estimate)
+            if code == "GC402" and (found := no_subgradient(self, i, name, gradient)) is not None:
+                return found
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
         return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
 

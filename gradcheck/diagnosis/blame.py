@@ -150,9 +150,12 @@ class Look:
                 f"give {reference}"
             )
         if comparison is not None:
+            nearby = evidence.notes.get("no subgradient")
+            too = f", and so do all {nearby} gradients close by: it is no subgradient" if nearby else ""
             return (
-                f"{number(comparison.analytic)} along a random direction of {check.parameter}{self.at}, where differences "
-                f"of it alone give {number(comparison.reference)} +- {comparison.bound:.1g}"
+                f"{number(comparison.analytic)} {evidence.notes.get('along', 'along a random direction')} of "
+                f"{check.parameter}{self.at}, where differences of it alone give {number(comparison.reference)} "
+                f"+- {comparison.bound:.1g}{too}"
             )
         return f"{check.verdict} by {check.parameter}{self.at}"
 

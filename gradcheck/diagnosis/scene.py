@@ -139,7 +139,7 @@ def numbers(evidence: Evidence) -> tuple[tuple[str, str], ...]:
             rows.append(("time steps", f"{found.line()}   ({found.legend()})"))
     elif evidence.comparison is not None and evidence.estimate is not None:
         c = evidence.comparison
-        rows.append(("analytic", f"{number(c.analytic)}   along a random direction"))
+        rows.append(("analytic", f"{number(c.analytic)}   {evidence.notes.get('along', 'along a random direction')}"))
         rows.append((reference_name(evidence), f"{number(c.reference)} +- {c.bound:.1g}"))
     elif evidence.estimate is not None and np.isfinite(evidence.estimate.value[evidence.objective_index]):
         i = evidence.objective_index

@@ -51,6 +51,12 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     elif "consensus" in shown.notes:
         because += f"its own differences do not see the error, but all of {', '.join(others)} have another gradient"
         title = "the gradient is not the one that all other backends have"
+    elif (nearby := shown.notes.get("no subgradient")) is not None:
+        because += (
+            f"the objective has a kink here, but none along this direction, where all {nearby} gradients close by have its slope "
+            "and this one has not: it is no subgradient"
+        )
+        title = "the gradient at a kink is none of those that it may be"
     elif (part := part_title(checks)) is not None:
         title, why = part
         because += why
