@@ -76,7 +76,12 @@ class Inspected:
                 "again": program.gradient_draws_again(self.scalars, self.given, node["primitive"]),
             }
         if node["kind"] == "draw":
-            return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
+            place = [node[key] for key in ("op", "file", "line")]
+            same = [
+                n for n in self.tape.nodes if n["kind"] == "draw" and [n[k] for k in ("op", "file", "line")] == place
+            ]
+            drawn = [digest for n in same for digest in n["drawn"]]
+            return {"shared": len(drawn) > 1 and len(set(drawn)) == 1, "steps": len(drawn)}
         return {}
 
     @functools.cached_property

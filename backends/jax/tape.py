@@ -382,7 +382,8 @@ LIBRARIES = (
     os.path.dirname(jax.__file__) + os.sep,
     HERE + os.sep,
 )  # JAX itself, and what gradcheck runs in this process
-PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py")
+PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py", "partial_eval.py",
+            "ad.py", "batching.py")  # fmt: skip
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 
 
