@@ -38,7 +38,7 @@ class InProcess:
 
     def __init__(self, case: Case, arrays: dict[str, Array], value: Values, gradients: Gradients) -> None:
         self.case, self.arrays, self.value, self.derive = case, arrays, value, gradients
-        self.tensors = tensors_of(arrays)
+        self.tensors, self.precision = tensors_of(arrays), case.dtype
         self.evaluations = 0
 
     def moved(self, point: Point) -> dict[str, Array]:
