@@ -16,7 +16,7 @@ from gradcheck.model import Case, Verdict
 from gradcheck.session import rms
 
 pytestmark = pytest.mark.backend
-ROLLOUTS = ["theano-scan", "theano-unroll", "jax-scan", "jax-unroll", "unroll"]
+ROLLOUTS = ["theano-scan", "theano-unroll", "pytensor-scan", "pytensor-unroll", "jax-scan", "jax-unroll", "unroll"]
 
 RULES = """
 def of_jax():
@@ -60,9 +60,29 @@ def of_theano():
     return Square()
 
 
+def of_pytensor():
+    from pytensor.graph.basic import Apply
+    from pytensor.graph.op import Op
+
+    class Square(Op):
+        __props__ = ()
+
+        def make_node(self, x):
+            return Apply(self, [x], [x.type()])
+
+        def perform(self, node, inputs, outputs):
+            outputs[0][0] = inputs[0] ** 2
+
+        def pullback(self, inputs, outputs, cotangents):
+            return [2 * inputs[0] * (1 + 0 * cotangents[0])]
+
+    return Square()
+
+
 def framework(x):
     names = {base.__module__.partition(".")[0] for base in type(x).__mro__}
-    return "theano" if "theano" in names else "jax" if names & {"jax", "jaxlib"} else "autograd"
+    symbolic = names & {"theano", "pytensor"}
+    return symbolic.pop() if symbolic else "jax" if names & {"jax", "jaxlib"} else "autograd"
 
 
 SQUARES = {}
@@ -71,7 +91,7 @@ SQUARES = {}
 def ignores(xp, w, h):
     kind = framework(w)
     if kind not in SQUARES:
-        SQUARES[kind] = {"theano": of_theano, "jax": of_jax, "autograd": of_autograd}[kind]()
+        SQUARES[kind] = globals()["of_" + kind]()
     return {"h": SQUARES[kind](w) + 0.0 * h}
 """
 IGNORES = """
@@ -155,9 +175,37 @@ def of_theano():
     return Square()
 
 
+def of_pytensor():
+    from pytensor.graph.basic import Apply
+    from pytensor.graph.op import Op
+
+    class Unary(Op):
+        __props__ = ()
+
+        def make_node(self, x):
+            return Apply(self, [x], [x.type()])
+
+    class Slope(Unary):
+        def perform(self, node, inputs, outputs):
+            outputs[0][0] = 2 * inputs[0]
+
+        def pullback(self, inputs, outputs, cotangents):
+            return [3 * cotangents[0]]
+
+    class Square(Unary):
+        def perform(self, node, inputs, outputs):
+            outputs[0][0] = inputs[0] ** 2
+
+        def pullback(self, inputs, outputs, cotangents):
+            return [Slope()(inputs[0]) * cotangents[0]]
+
+    return Square()
+
+
 def framework(x):
     names = {base.__module__.partition(".")[0] for base in type(x).__mro__}
-    return "theano" if "theano" in names else "jax" if names & {"jax", "jaxlib"} else "autograd"
+    symbolic = names & {"theano", "pytensor"}
+    return symbolic.pop() if symbolic else "jax" if names & {"jax", "jaxlib"} else "autograd"
 
 
 SQUARES = {}
@@ -166,7 +214,7 @@ SQUARES = {}
 def squared(xp, w, h):
     kind = framework(w)
     if kind not in SQUARES:
-        SQUARES[kind] = {"theano": of_theano, "jax": of_jax, "autograd": of_autograd}[kind]()
+        SQUARES[kind] = globals()["of_" + kind]()
     return {"h": SQUARES[kind](w) + 0.0 * h}
 
 
@@ -277,7 +325,14 @@ def test_forward_mode_is_what_the_reverse_pass_gives_or_the_backend_has_none(ben
         assert values[0, 1] == 0
 
 
-@pytest.mark.parametrize(("rollout", "words"), [("jax-unroll", "custom_vjp"), ("theano-unroll", "NotImplementedError")])
+@pytest.mark.parametrize(
+    ("rollout", "words"),
+    [
+        ("jax-unroll", "custom_vjp"),
+        ("theano-unroll", "NotImplementedError"),
+        ("pytensor-unroll", "NotImplementedError"),
+    ],
+)
 def test_a_rule_without_a_forward_half_is_told_in_the_frameworks_words(bench, rollout, words):
     case = bench.case("no_forward", IGNORES, step=RULES)
     values, _, none = along_a_direction(bench, case, rollout)
@@ -285,7 +340,7 @@ def test_a_rule_without_a_forward_half_is_told_in_the_frameworks_words(bench, ro
     assert words in none
 
 
-@pytest.mark.parametrize("rollout", ["theano-unroll", "jax-unroll", "unroll"])
+@pytest.mark.parametrize("rollout", ["theano-unroll", "pytensor-unroll", "jax-unroll", "unroll"])
 def test_a_wrong_gradient_says_what_forward_mode_gives(bench, rollout):
     """A stopped gradient is stopped in both modes; complex step goes through it."""
     case = bench.case("detached", IGNORES.replace("ignores", "detached"), step=DETACHED)
@@ -301,7 +356,7 @@ def test_a_wrong_gradient_says_what_forward_mode_gives(bench, rollout):
         assert "not with the differences" in rows["forward mode"]
 
 
-@pytest.mark.parametrize("rollout", ["theano-unroll", "jax-unroll"])
+@pytest.mark.parametrize("rollout", ["theano-unroll", "pytensor-unroll", "jax-unroll"])
 def test_where_differences_cannot_tell_the_two_modes_are_held_against_each_other(bench, rollout):
     text = IGNORES.replace("ignores", "kinked").replace("{uniform: [0.5, 1.5]}", "{value: [0.0, 1.0, 2.0]}")
     (found,) = bench.examined(bench.case("kinked", text, step=DETACHED), rollout).checks

@@ -1,4 +1,4 @@
-"""The same by switch, inside a scan: at some steps the root of a negative number is left out."""
+"""By switch inside a scan, the root of a negative number is left out: PyTensor's rewrites keep the NaN out, and all is right."""
 
 import pytensor
 import pytensor.tensor as pt
