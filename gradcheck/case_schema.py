@@ -300,7 +300,7 @@ class CaseFile(Closed):
 class NativeStep(Closed):
     """A model that exists in a framework's own words."""
 
-    framework: Text = Field(description="theano, jax: whose words `build` answers in")
+    framework: Text = Field(description="theano, pytensor, jax: whose words `build` answers in")
     build: Text = Field(description="FILE.py:FUNCTION, the file beside the case; takes nothing, returns a dict")
 
 
