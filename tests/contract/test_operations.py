@@ -285,3 +285,22 @@ def test_every_linker_of_theano_works_or_says_why_not(bench, rollout, linker):
         assert result.error.code == "GC905"
         assert "linker: py" in result.error.message
         assert "\n" not in result.error.message
+
+
+PYTENSOR = [name for name, (backend, _) in CATALOG.items() if backend.name == "pytensor"]
+
+
+@pytest.mark.parametrize("rollout", PYTENSOR)
+def test_fast_run_of_pytensor(bench, rollout):
+    case = bench.case("mode-of-pytensor", f"{PLAIN}options: {{pytensor: {{mode: FAST_RUN}}}}\n", step=STEP)
+    assert_all_pass(bench.examined(case, rollout, beside=PYTENSOR))
+
+
+def test_a_linker_of_pytensor_that_uses_c_works_or_says_why_not(bench):
+    """numba, the third one, takes over a minute for this case: it was tried by hand."""
+    case = bench.case("linker-of-pytensor", f"{SMALL}options: {{pytensor: {{linker: cvm}}}}\n", step=SMALL_STEP)
+    result = bench.examined(case, "pytensor-unroll")
+    if shutil.which("g++") is None:
+        assert (result.error.code, "needs a C++ compiler" in result.error.message) == ("GC901", True)
+    else:
+        assert_all_pass(result)
