@@ -5,6 +5,7 @@ again, from a random state that is not the forward pass's: where the gradient of
 where the carry's own cotangent does, everything that passes through the carry is silently wrong.
 """
 
+from . import sampling
 from .nodes import name
 from .tape import Loop, is_float, toposort
 
@@ -20,7 +21,11 @@ def explain(ops):
         own = [node for node in loop.order if ops.is_draw(node)]
         if not own:
             continue
-        draws += [dict(op=name(node.op), **placed(ops, node)) for node in own if ops.counts(loop, node)]
+        draws += [
+            dict(op=sampling.called(ops, node, name(node.op)), **placed(ops, node))
+            for node in own
+            if ops.counts(loop, node)
+        ]
         for o in ops.problem.objectives:
             reads += told(ops, loop, own, o)
     return {"draws": draws, "reads": reads}

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 from gradcheck_worker import directions
 
+from . import sampling
 from .tape import Body, Loop, Missing, Null, finite, is_constant, is_float, lineage, origin, value_of
 
 FRAMEWORKS = {"theano", "pytensor"}
@@ -75,6 +76,13 @@ class Ops:
 
     # -- which ops, and what they are --------------------------------------------------------------------------------
 
+    def moved_by(self, name):
+        """{body: its variables that one of the inputs moves}."""
+        every, self.active = self.active, {}
+        self.mark(self.body, {self.inputs[name]})
+        found, self.active = self.active, every
+        return found
+
     def mark(self, body, moved):
         """Note what moves with the differentiated inputs: floats computed from them, around a loop until nothing is added."""
         active = self.active[body] = self.active.get(body, set()) | moved
@@ -103,12 +111,11 @@ class Ops:
 
     def counts(self, body, node):
         """Whether an op is worth a look: it draws, or it computes a float from what is differentiated."""
+        if self.is_draw(node):  # a copy that computes the generator's next state alone is none
+            drawn = node.outputs[-1]
+            return any(drawn in other.inputs for other in body.order) or drawn in body.outputs
         if not any(map(is_float, node.outputs)):
             return False
-        if self.is_draw(node):  # a copy that computes the generator's next state alone is none
-            return any(v in other.inputs for v in node.outputs if is_float(v) for other in body.order) or any(
-                is_float(v) and v in body.outputs for v in node.outputs
-            )
         if not any(v in self.active[body] for v in valued(node)):
             return False
         if self.is_users(node):
@@ -164,6 +171,8 @@ class Ops:
             file, line = self.place(node)
             kind, why = self.kind(node)
             told = {"op": name(node.op), "file": file, "line": line, "column": 0, "text": "", "steps": len(sites)}
+            if kind == "draw":
+                told.update(op=sampling.called(self, node, name(node.op)), **sampling.of(self, sites[0][0], node))
             described.append({**told, "kind": kind, "why": why, "defined": self.defined(node)})
         return described
 

@@ -6,7 +6,7 @@ judged, and how many were cleared. It is bounded by the time that a diagnosis ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
+OPTIONAL = ("why", "active", "defined", "sampled", "objectives")  # of what a worker tells about a node
 NO_NODES = "this backend cannot be looked into op by op"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or ""."""
+    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
+
+    Of a draw: sampled, the inputs that move a parameter of its distribution, with the parameters' names; objectives: those it reaches.
+    """
 
     number: int
     op: str
@@ -39,10 +43,12 @@ class Node:
     why: str = ""
     active: bool = True
     defined: str = ""
+    sampled: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    objectives: Sequence[str] = ()
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
-        optional = {key: told[key] for key in ("why", "active", "defined") if key in told}
+        optional = {key: told[key] for key in OPTIONAL if key in told}
         return cls(
             index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional
         )
