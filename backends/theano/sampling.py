@@ -1,15 +1,15 @@
 """Draws whose distribution has a parameter that moves with what is differentiated: no gradient passes through the sampler.
 
-Runs inside a backend's interpreter: Python >= 3.9. Theano has two kinds of generators. `RandomStream` draws by one op that takes the
-parameters; `MRG_RandomStream` makes uniform bits by one op and the distribution of ordinary ones, with every parameter behind an
-`undefined_grad` of its own, made by the same call.
+Runs inside a backend's interpreter: Python >= 3.9. Theano has two kinds of generators. `RandomStream` draws by one op that takes
+the parameters; `MRG_RandomStream` makes uniform bits by one op and the distribution of ordinary ones, with every parameter behind
+an `undefined_grad` of its own, made by the same call.
 """
 
 import ast
 import inspect
 import sys
 
-from .tape import lineage
+from .tape import is_float, lineage
 
 OTHERS = 3  # the first inputs of a RandomVariable: generator, size, dtype
 
@@ -39,14 +39,24 @@ def calls_at(file, line):
 
 def of(ops, body, node):
     """{"sampled": {input of the case: parameters of the distribution that it moves, by name where they have one},
-    "objectives": those that the draw reaches}.
+    "objectives": those that the draw reaches, "discrete": whether what is drawn is known to be}.
     """
     sampled = {}
     for wrt in ops.problem.wrt:
         moved = ops.moved_by(wrt).get(body, set())
         if names := [parameter for parameter, v in parameters(ops, body, node) if v in moved]:
             sampled[wrt] = list(dict.fromkeys(names))
-    return {"sampled": sampled, "objectives": [o for o, cost in ops.costs.items() if reaches(ops, body, node, cost)]}
+    reached = [o for o, cost in ops.costs.items() if reaches(ops, body, node, cost)]
+    return {"sampled": sampled, "objectives": reached, "discrete": is_discrete(ops, body, node)}
+
+
+def is_discrete(ops, body, node):
+    """Whether integers are drawn, or the bits are compared with what is given, and the outcome is all that is left of them."""
+    if not is_float(node.outputs[-1]):
+        return True
+    place = ops.place(node)
+    alike = [n for n in body.order if ops.place(n) == place]
+    return any(getattr(n.outputs[0].type, "dtype", "") == "bool" and node.outputs[-1] in n.inputs for n in alike)
 
 
 def parameters(ops, body, node):

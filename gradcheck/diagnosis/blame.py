@@ -22,7 +22,7 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
-OPTIONAL = ("why", "active", "defined", "sampled", "objectives")  # of what a worker tells about a node
+OPTIONAL = ("why", "active", "defined", "sampled", "objectives", "discrete")  # of what a worker tells about a node
 NO_NODES = "this backend cannot be looked into op by op"
 
 
@@ -30,7 +30,8 @@ NO_NODES = "this backend cannot be looked into op by op"
 class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
-    Of a draw: sampled, the inputs that move a parameter of its distribution, with the parameters' names; objectives: those it reaches.
+    Of a draw: sampled, the inputs that move a parameter of its distribution, with the parameters' names; objectives: those that
+    it reaches; discrete: whether what it draws is known to be.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Node:
     defined: str = ""
     sampled: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
     objectives: Sequence[str] = ()
+    discrete: bool = False
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:

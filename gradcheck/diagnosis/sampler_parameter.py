@@ -1,7 +1,7 @@
 """GC102 where a parameter of a distribution is differentiated: the sampler has no reverse rule by it.
 
-Seen in the graph: the input moves what a draw is given as its distribution. Where the draw is continuous, the derivative of the draw
-itself, with the same random bits, is put in the place of the missing rule: that the gradient is right then is the proof.
+Seen in the graph: the input moves what a draw is given as its distribution. The derivative of the draw itself, with the same
+random bits, is put in the place of the missing rule: that the gradient is right then is the proof.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
 from gradcheck.diagnosis.counterfactual import held_against
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, unique
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Gradient, Verdict
@@ -27,41 +27,56 @@ OUTSIDE = {
     "laplace": "loc + scale * laplace(0, 1)",
     "gumbel": "loc + scale * gumbel(0, 1)",
     "logistic": "loc + scale * logistic(0, 1)",
+    "choice": "x[integers(0, n)]",
+    "permutation": "x[permutation(n)]",
     "multivariate_normal": "mean + dot(cholesky(cov), normal(0, 1))",
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The draws that a check's parameter enters; whether the objective stands still; what the run with their derivative showed."""
+    """The draws that a parameter enters. flat: the objective stands still for small steps; words: what the run with the draws'
+    own derivative showed.
+    """
 
     draws: tuple[Node, ...]
     flat: bool
     words: str
 
     @property
+    def discrete(self) -> bool:
+        return self.flat or any(draw.discrete for draw in self.draws)
+
+    @property
     def key(self) -> object:
-        return tuple(n.number for n in self.draws), self.flat
+        return tuple((n.op, n.file, n.line) for n in self.draws), self.flat
 
 
 def sampler_parameter(scene: Scene) -> Iterable[Claim]:
     gone = [e for e in scene.unexplained(Verdict.NULL) if e.check.codes[0] == "GC102"]
     for group in by(gone, lambda e: e.check.backend):
-        entered = {id(e): draws for e in group if (draws := draws_of(scene, e))}
-        checks = [e for e in group if id(e) in entered]
-        if not checks:
-            continue
-        through, failed = with_own_derivative(scene, checks, [n for draws in entered.values() for n in draws])
-        agree = held_against(scene, checks, through) if through else None
-        right = {id(e) for e in agree.explained} if agree else set()
-        for evidence in checks:
-            if through and refused(through, evidence):
-                continue  # another op refuses as well: that is what has to be told
-            words = agree.words if agree and id(evidence) in right else ""
-            evidence.notes["sampler"] = Entry(entered[id(evidence)], is_flat(evidence), words or failed)
-        found = [e for e in checks if "sampler" in e.notes]
-        for alike in by(found, lambda e: e.notes["sampler"].key):
-            yield Claim("GC102", alike, partial(describe, scene))
+        look_at(scene, group)
+    for checks in alike([e for e in gone if "sampler" in e.notes], lambda e: e.notes["sampler"].key):
+        yield Claim("GC102", checks, partial(describe, scene))
+
+
+def look_at(scene: Scene, group: list[Evidence]) -> None:
+    """Note with each check of one backend the draws that its parameter enters, if they are what refuses it."""
+    entered = {id(e): draws for e in group if (draws := draws_of(scene, e))}
+    checks = [e for e in group if id(e) in entered]
+    if not checks:
+        return
+    through = with_own_derivative(scene, checks, {n.number for draws in entered.values() for n in draws})
+    agree = held_against(scene, checks, through) if through else None
+    right = {id(e) for e in agree.explained} if agree else set()
+    for evidence in checks:
+        if through and refused(through, evidence):
+            continue  # another op refuses as well: that is what has to be told
+        places = {
+            (n.op, n.file, n.line): n for n in reversed(entered[id(evidence)])
+        }  # an unrolled loop has many of a line
+        words = agree.words if agree and id(evidence) in right else ""
+        evidence.notes["sampler"] = Entry(tuple(reversed(places.values())), is_flat(evidence), words)
 
 
 def draws_of(scene: Scene, evidence: Evidence) -> tuple[Node, ...]:
@@ -70,17 +85,13 @@ def draws_of(scene: Scene, evidence: Evidence) -> tuple[Node, ...]:
     return tuple(n for n in nodes if check.parameter in n.sampled and check.objective in n.objectives)
 
 
-def with_own_derivative(
-    scene: Scene, checks: list[Evidence], draws: list[Node]
-) -> tuple[dict[tuple[str, str], Gradient], str]:
-    """The gradients composed op by op, with the derivative of each draw by its parameters in the place of its rule."""
+def with_own_derivative(scene: Scene, checks: list[Evidence], draws: set[int]) -> dict[tuple[str, str], Gradient]:
+    """The gradients composed op by op, the derivatives of the draws in the place of their rules; {} where that cannot be had."""
     try:
         with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
-            if session.can("composed"):
-                return session.composed(open_stops=True, inside=sorted({n.number for n in draws})), ""
+            return session.composed(open_stops=True, inside=sorted(draws)) if session.can("composed") else {}
     except BackendError:
-        pass
-    return {}, ""
+        return {}
 
 
 def refused(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> bool:
@@ -106,8 +117,8 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         proof=proof(entry, checks),
         help=way_out(entry),
         note=""
-        if entry.flat
-        else "the differences hold the random bits: they are the derivative that a reparameterised draw has",
+        if entry.discrete
+        else "the differences keep the random bits: theirs is the derivative that a reparameterised draw would have",
         whose="the step",
         blame=first_line(entry.draws) or step_blame(scene.case),
     )
@@ -127,8 +138,8 @@ def entering(entry: Entry, checks: list[Evidence]) -> str:
 def proof(entry: Entry, checks: list[Evidence]) -> str:
     if entry.flat:
         return (
-            "moved by small steps, with the same random bits, the objective stays the same: what is drawn is discrete, "
-            "or a step is all of it that arrives"
+            "moved by small steps, with the same random bits, the objective stays the same: no gradient along the path "
+            "would tell how the distribution changes"
         )
     if not entry.words:
         return ""
@@ -136,13 +147,14 @@ def proof(entry: Entry, checks: list[Evidence]) -> str:
 
 
 def way_out(entry: Entry) -> str:
-    if entry.flat:
+    op = entry.draws[0].op
+    written = OUTSIDE.get(op)
+    if entry.discrete:
         return (
-            "use a score-function estimator (REINFORCE), or the sum over all outcomes where they are few, "
-            "or a continuous relaxation of the draw (Gumbel-softmax)"
+            "what is drawn is discrete: use a score-function estimator (REINFORCE), or the sum over all outcomes where "
+            "they are few, or a continuous relaxation of the draw (Gumbel-softmax)"
         )
-    written = OUTSIDE.get(entry.draws[0].op)
-    how = (
-        f"{entry.draws[0].op}(...)  ->  {written}" if written else "noise of a fixed distribution, transformed by them"
-    )
-    return f"keep the parameters out of the sampler:  {how}\nor use a score-function estimator"
+    how = f"keep what is differentiated out of the sampler:  {op}(...) -> {written}"
+    if written is None:
+        how = "draw from a fixed distribution and transform what is drawn, where that can be done"
+    return f"{how}\nor use a score-function estimator"
