@@ -51,12 +51,12 @@ def of(ops, body, node):
 
 
 def is_discrete(ops, body, node):
-    """Whether integers are drawn, or the bits are compared with what is given, and the outcome is all that is left of them."""
+    """Whether integers are drawn, or the random bits are only compared with what is given."""
     if not is_float(node.outputs[-1]):
         return True
     place = ops.place(node)
     alike = [n for n in body.order if ops.place(n) == place]
-    return any(getattr(n.outputs[0].type, "dtype", "") == "bool" and node.outputs[-1] in n.inputs for n in alike)
+    return any(getattr(n.outputs[0].type, "dtype", "") == "bool" and any(map(is_float, n.inputs)) for n in alike)
 
 
 def parameters(ops, body, node):
@@ -70,16 +70,17 @@ def parameters(ops, body, node):
 
 
 def names_of(op, count):
-    """The names of a RandomVariable's parameters: those of its __call__, or of the function that samples."""
-    for function in (type(op).__call__, type(op).rng_fn):
-        known = [
-            p
-            for p in inspect.signature(function).parameters
-            if p not in ("self", "cls", "rng", "size", "kwargs", "args")
-        ]
-        if len(known) == count:
-            return known
-    return [""] * count
+    """The names of a RandomVariable's parameters: as its callers give them, in the order of the function that samples."""
+    called, sampled = map(positional, (type(op).__call__, type(op).rng_fn))
+    if set(called) == set(sampled) or len(called) != count:
+        called = sampled
+    return called if len(called) == count else [""] * count
+
+
+def positional(function):
+    """The names of a function's positional arguments, those that are no parameters of a distribution apart."""
+    given = inspect.signature(function).parameters.values()
+    return [p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("self", "cls", "rng", "size")]
 
 
 def reaches(ops, body, node, cost):
