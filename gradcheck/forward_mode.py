@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def second_opinions(exam: Examination, checks: Sequence[Evidence]) -> None:
     """Note with each check of one backend that is wrong or inconclusive what forward mode gives along its probe, in place."""
     asked = [e for e in checks if e.check.verdict in (Verdict.MISMATCH, Verdict.INCONCLUSIVE) and can_be_held(e)]
+    null = [e for e in checks if e.check.verdict is Verdict.NULL and e.estimate is not None and not exam.complex]
+    in_place_of_reverse_mode(exam, null)
     if not asked:
         return
     if exam.complex:  # which is forward mode, and is the reference already
@@ -41,6 +43,24 @@ def second_opinions(exam: Examination, checks: Sequence[Evidence]) -> None:
                     evidence.notes["forward_mode"] = (value, words(exam, evidence, value))
                 elif evidence.check.parameter == name and none:
                     evidence.notes["forward_mode"] = (None, none)
+    except BackendError:  # a second opinion that cannot be had
+        return
+
+
+def in_place_of_reverse_mode(exam: Examination, checks: Sequence[Evidence]) -> None:
+    """Note with each check that has no gradient what forward mode gives, where the differences confirm it."""
+    try:
+        for name in dict.fromkeys(e.check.parameter for e in checks):
+            values, _ = exam.session.tangents([[(name, exam.scales[name], exam.move(name, "probe"))]])
+            for evidence in checks if values is not None else ():
+                i, held = evidence.objective_index, evidence.estimate
+                assert held is not None
+                assert values is not None
+                value, reference = float(values[0, i]), float(held.value[i])
+                off = abs(value - reference)
+                if evidence.check.parameter == name and reference and off <= held.bound[i] + exam.rtol * abs(reference):
+                    words = f"agrees with the differences to {off / abs(reference):.0e}"
+                    evidence.notes["forward_mode"] = (value, words)
     except BackendError:  # a second opinion that cannot be had
         return
 

@@ -125,6 +125,14 @@ class Worker:
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
 
+    def explain_loops(self, handle):
+        """Loops that truncate their backward pass or copy what is differentiated: {"truncated": [...], "copies": [...]}."""
+        return self.models[handle].explain_loops()
+
+    def with_loops(self, handle, **changes):
+        """Every (objective, input) gradient, with the loops made again; as `gradients`."""
+        return packed(self.models[handle].with_loops(**changes))
+
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
         self.models.pop(handle, None)
@@ -162,7 +170,8 @@ def shaped(task, point):
 def offers(model):
     """Which optional operations a model has."""
     return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws")
+        name: hasattr(model, name)
+        for name in ("nodes", "births", "composed", "explain_draws", "explain_loops", "with_loops")
     }
 
 

@@ -206,19 +206,24 @@ class Model:
         """{objective: {input: (status, array or reason)}}; one function per objective, as a user would compile them."""
         if self.reverse is None:
             self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
+        return self.evaluated(self.reverse, arrays, cotangent)
+
+    def evaluated(self, taken, arrays, cotangent):
+        """{objective: {input: (status, array or reason)}} of what `differentiate` gave for each objective."""
         results = {}
-        for name, (function, gradients) in self.reverse.items():
+        for name, (function, gradients) in taken.items():
             arrived = iter(self.call(function, arrays, cotangent) if function else ())
             results[name] = {
                 n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
             }
         return results
 
-    def differentiate(self, objective):
-        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
+    def differentiate(self, objective, cost=None):
+        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)}). cost: another one."""
         import theano.tensor as tt
 
-        cost, cotangent = self.costs[objective["name"]], tt.scalar("cotangent", dtype=self.problem.dtype)
+        cost = self.costs[objective["name"]] if cost is None else cost
+        cotangent = tt.scalar("cotangent", dtype=self.problem.dtype)
         gradients = symbolic_gradients(cost, {n: self.inputs[n] for n in objective["wrt"]}, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients

@@ -19,6 +19,7 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.over_time import over_time
+from gradcheck.diagnosis.own_copy import own_copy
 from gradcheck.diagnosis.sampler_parameter import sampler_parameter
 from gradcheck.diagnosis.scene import Claim, Scene, worst
 from gradcheck.diagnosis.second_order import second_order
@@ -41,6 +42,7 @@ RULES: tuple[
     forward_disagrees,
     noise_in_scan,
     truncated_history,
+    own_copy,
     stopped,
     wrong_rule,
     sampler_parameter,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
-from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
+from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
 
@@ -63,11 +64,25 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         titles[code],
         numbers=numbers(first),
         because=f"{first.check.backend} says: {said}" if said else "the framework returned nothing",
+        proof=derivative_exists(scene, refusing, checks) if code == "GC102" else "",
         help=helps[code],
         note=f"{', '.join(passing)} have the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
         blame=first_line(refusing) or step_blame(scene.case),
     )
+
+
+def derivative_exists(scene: Scene, refusing: list[Node], checks: list[Evidence]) -> str:
+    """That only the rule of these ops is missing: with the derivative of their own forward in its place there is a gradient."""
+    known = [n for n in refusing if n.kind in ("op", "custom")]
+    if not known or len(known) < len(refusing):
+        return ""
+    found = with_own_derivative(scene, checks[0].check.backend, {n.number for n in known})
+    seen = held_against(scene, checks, found) if found else None
+    if seen is None or not seen.explained:
+        return ""
+    ops = " and ".join(unique(n.op for n in known))
+    return f"the derivative exists: with that of {ops} itself, by differences of it, in the place of the rule, {seen.words}"
 
 
 def refusing_ops(scene: Scene, evidence: Evidence) -> list[Node]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
-from gradcheck.diagnosis.counterfactual import held_against
+from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
-from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Gradient, Verdict
 
@@ -66,8 +65,9 @@ def look_at(scene: Scene, group: list[Evidence]) -> None:
     checks = [e for e in group if id(e) in entered]
     if not checks:
         return
-    through = with_own_derivative(scene, checks, {n.number for draws in entered.values() for n in draws})
-    agree = held_against(scene, checks, through) if through else None
+    drawing = {n.number for draws in entered.values() for n in draws}
+    through = with_own_derivative(scene, checks[0].check.backend, drawing, open_stops=True)
+    agree = held_against(scene, [e for e in checks if not is_flat(e)], through) if through else None
     right = {id(e) for e in agree.explained} if agree else set()
     for evidence in checks:
         if through and refused(through, evidence):
@@ -83,15 +83,6 @@ def draws_of(scene: Scene, evidence: Evidence) -> tuple[Node, ...]:
     nodes = nodes_of(scene, evidence.check.backend, ("draw",))
     check = evidence.check
     return tuple(n for n in nodes if check.parameter in n.sampled and check.objective in n.objectives)
-
-
-def with_own_derivative(scene: Scene, checks: list[Evidence], draws: set[int]) -> dict[tuple[str, str], Gradient]:
-    """The gradients composed op by op, the derivatives of the draws in the place of their rules; {} where that cannot be had."""
-    try:
-        with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
-            return session.composed(open_stops=True, inside=sorted(draws)) if session.can("composed") else {}
-    except BackendError:
-        return {}
 
 
 def refused(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> bool:
