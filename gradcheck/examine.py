@@ -344,12 +344,11 @@ class Examination:
         return found
 
     def null_by_draw(self, gradient: Gradient) -> bool:
-        """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
-        return (
-            (self.case.draws_in_step or self.case.native_draws)
-            and self.session.rollout == "scan"
-            and "No gradient defined for" not in gradient.why
-        )
+        """Whether a null gradient is one through a random draw: a scan draws in its step, which a native model may have in any
+        rollout.
+        """
+        scanned = self.case.draws_in_step and self.session.rollout == "scan"
+        return (scanned or self.case.native_draws) and "No gradient defined for" not in gradient.why
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""

@@ -47,10 +47,10 @@ def told(ops, loop, own, objective):
     live = [v for v in dict.fromkeys(live) if is_float(v)]
     copies = {v.copy(): v.type() for v in live}  # an output that another one is made of gets the sum of both cotangents
     carried = [(number, v) for number, (*_, insides, _) in enumerate(layout.recurrent) for v in insides if is_float(v)]
-    entering = {
-        n: [inside for outer, inside in sources(layout) if ops.inputs[n] in ancestors([outer])]
-        for n in objective["wrt"]
-    }
+    entering = {}
+    for n in objective["wrt"]:
+        moved = ops.moved_by(n).get(loop.around, set())
+        entering[n] = [inside for outer, inside in sources(layout) if outer in moved]
     wrt = list(
         dict.fromkeys(v for group in [*entering.values(), [v for _, v in carried]] for v in group if is_float(v))
     )

@@ -314,8 +314,9 @@ def scans(costs):
 
 
 def draws(scan):
-    """Whether a scan's step makes random draws from a generator's state, which is no tensor."""
+    """Whether a scan's step makes random draws from a generator's state, which is no tensor; one inside of it included."""
     from theano.graph.basic import ancestors
     from theano.tensor.random.op import RandomVariable
 
-    return any(v.owner is not None and isinstance(v.owner.op, RandomVariable) for v in ancestors(scan.op.outputs))
+    inside = [v.owner.op for v in ancestors(scan.op.outputs) if v.owner is not None]
+    return any(isinstance(op, RandomVariable) for op in inside) or any(map(draws, scans(scan.op.outputs)))

@@ -52,7 +52,7 @@ class Inside:
 def noise_in_scan(scene: Scene) -> Iterable[Claim]:
     for group in by(failing(scene.checks(Verdict.NULL, Verdict.MISMATCH)), lambda e: e.check.backend):
         name = group[0].check.backend
-        if scene.lab.catalog[name][1] != "scan":
+        if scene.lab.catalog[name][1] != "scan" and not scene.case.native:  # a native step may hold a scan of its own
             continue
         if not (scene.case.draws_in_step or nodes_of(scene, name, ("draw",))):
             continue
