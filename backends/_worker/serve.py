@@ -193,7 +193,9 @@ def escaped(text):
 
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
-    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    place = getattr(error, "place", None)  # of a line that is in no traceback
+    if place is None and step_file:
+        place = problem.where_in(step_file, error.__traceback__)
     name = type(error).__name__
     try:
         text = escaped(str(error))

@@ -91,7 +91,10 @@ class Model:
             raise
 
     def call(self, function, arrays, *more):
-        return function(*[arrays[name] for name in self.inputs], *more)
+        from . import words
+
+        with words.in_few():
+            return function(*[arrays[name] for name in self.inputs], *more)
 
     def generator(self):
         from theano.tensor.random.utils import RandomStream
@@ -210,12 +213,16 @@ class Model:
 
     def evaluated(self, taken, arrays, cotangent):
         """{objective: {input: (status, array or reason)}} of what `differentiate` gave for each objective."""
+        from gradcheck_worker.problem import StepError
+
         results = {}
         for name, (function, gradients) in taken.items():
-            arrived = iter(self.call(function, arrays, cotangent) if function else ())
-            results[name] = {
-                n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
-            }
+            try:
+                arrived = [("ok", array) for array in (self.call(function, arrays, cotangent) if function else ())]
+            except StepError as error:  # the forward runs: a reverse rule does not
+                arrived = [("refused", str(error))] * len(gradients)
+            given = iter(arrived)
+            results[name] = {n: next(given) if status == "ok" else (status, g) for n, (status, g) in gradients.items()}
         return results
 
     def differentiate(self, objective, cost=None):

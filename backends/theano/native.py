@@ -12,7 +12,7 @@ import numpy as np
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError, quoted
 
-from . import adapter, remake
+from . import adapter, remake, words
 from . import draws as draws_module
 
 SCAN = {"scan": True, "objectives": True, "wrt": True, "inputs": False}
@@ -294,7 +294,9 @@ def evaluated(expressions, given):
     """Their values; no update of any generator is applied."""
     import theano
 
-    return theano.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)()
+    function = theano.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)
+    with words.in_few():
+        return function()
 
 
 def truncated(ops):

@@ -160,8 +160,14 @@ def as_array(value):
 
 
 def fitted(cotangent, value):
-    """The cotangent in its variable's shape, which a rule may leave to broadcasting."""
-    return cotangent if np.shape(cotangent) == np.shape(value) else np.broadcast_to(cotangent, np.shape(value))
+    """The cotangent in its variable's shape, which a rule may leave to broadcasting; Null if it does not fit."""
+    if np.shape(cotangent) == np.shape(value):
+        return cotangent
+    try:
+        return np.broadcast_to(cotangent, np.shape(value))
+    except ValueError:
+        why = f"its reverse rule gives shape {np.shape(cotangent)} for an input of shape {np.shape(value)}"
+        return Null(why, "refused")
 
 
 def value_of(variable, env):

@@ -9,6 +9,7 @@ from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
 from gradcheck.diagnosis.counterfactual import run_unroll
+from gradcheck.diagnosis.cut_by_rule import cut_by_rule
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
@@ -46,6 +47,7 @@ RULES: tuple[
     stopped,
     wrong_rule,
     sampler_parameter,
+    cut_by_rule,
     missing,
     fingerprints,
     cut_history,

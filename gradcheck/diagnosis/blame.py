@@ -74,6 +74,11 @@ class Node:
         return f"{Path(file).name}:{line}" if file else ""
 
 
+def is_cut(evidence: Evidence) -> bool:
+    """Whether there is no path for the framework, and yet the op moves with the input."""
+    return evidence.check.verdict is Verdict.DISCONNECTED and not evidence.check.dead
+
+
 @dataclass
 class Look:
     """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not."""
@@ -86,15 +91,23 @@ class Look:
     @property
     def worst(self) -> Evidence:
         order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
-        by_rank = sorted(
-            self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order)
-        )
-        same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
+
+        def rank(evidence: Evidence) -> int:
+            verdict = Verdict.MISMATCH if is_cut(evidence) else evidence.check.verdict
+            return order.index(verdict) if verdict in order else len(order)
+
+        first = min(map(rank, self.checks))
+        same = [e for e in self.checks if rank(e) == first]
         return max(same, key=lambda e: e.check.max_rel_error or 0.0)
 
     @property
     def verdict(self) -> Verdict:
-        return self.worst.check.verdict
+        return Verdict.MISMATCH if is_cut(self.worst) else self.worst.check.verdict
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its rule gives no gradient for an input that moves it."""
+        return is_cut(self.worst)
 
     @property
     def is_nonlinear(self) -> bool:
@@ -279,7 +292,10 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
         return None
     null = next((e for e in look.checks if e.check.verdict is Verdict.NULL), None)
     if null is not None:
-        found.unlooked.append((node, f"its reverse rule raises {null.check.reason}"))
+        said = null.check.reason
+        found.unlooked.append(
+            (node, said if said.startswith("its reverse rule") else f"its reverse rule raises {said}")
+        )
         return None
     return look
 

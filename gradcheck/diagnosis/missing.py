@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.blame import Node, first_line, nodes_of
+from gradcheck.diagnosis.blame import Node, first_line, inspected, nodes_of
 from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
 from gradcheck.evidence import Evidence
@@ -21,7 +21,8 @@ def missing(scene: Scene) -> Iterable[Claim]:
 
 
 def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
-    saying = [e.check.backend for e in checks if e.check.verdict is Verdict.DISCONNECTED]
+    saying = unique(e.check.backend for e in checks if e.check.verdict is Verdict.DISCONNECTED)
+    say = "say" if len(saying) > 1 else "says"
     return finding(
         "GC104",
         checks,
@@ -29,9 +30,7 @@ def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         Severity.ADVICE,
         because="neither the gradient nor the objective moves, for small steps and for large ones",
         help="take it out of `wrt`, or connect it: a parameter that gets no gradient is never trained",
-        note=f"{', '.join(dict.fromkeys(saying))} says so; a framework that returns zeros means the same"
-        if saying
-        else "",
+        note=f"{', '.join(saying)} {say} so; a framework that returns zeros means the same" if saying else "",
         whose="the step or the case",
         blame=step_blame(scene.case),
     )
@@ -53,7 +52,10 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     }
     passing = scene.passing(first)
     refusing = refusing_ops(scene, first) if code in ("GC102", "GC105") else []
-    said = " ".join(first.check.reason.split())
+    said, seen = " ".join(first.check.reason.split()), ""
+    if code == "GC105" and not refusing and (at_run_time := inspected(scene, first.check.backend).unlooked):
+        node, seen = at_run_time[0]
+        refusing = [node]
     if len(refusing) == 1 and refusing[0].file:
         said += f" ({refusing[0].op} at {refusing[0].place})"
         if refusing[0].kind == "custom":
@@ -64,9 +66,13 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         titles[code],
         numbers=numbers(first),
         because=f"{first.check.backend} says: {said}" if said else "the framework returned nothing",
-        proof=derivative_exists(scene, refusing, checks) if code == "GC102" else "",
+        proof=f"looked at alone: {seen}"
+        if seen
+        else derivative_exists(scene, refusing, checks)
+        if code == "GC102"
+        else "",
         help=helps[code],
-        note=f"{', '.join(passing)} have the right gradient" if passing else "",
+        note=f"{', '.join(passing)} {'have' if len(passing) > 1 else 'has'} the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
         blame=first_line(refusing) or step_blame(scene.case),
     )
