@@ -451,4 +451,6 @@ def name(op):
     kind = type(given)
     if not is_library(kind):
         return kind.__name__
+    if isinstance(getattr(given, "set_instead_of_inc", None), bool):  # of one or several indices, advanced or not
+        return "set_subtensor" if given.set_instead_of_inc else "inc_subtensor"
     return NAMES.get(kind.__name__) or re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from gradcheck.diagnosis.blame import Node
-from gradcheck.diagnosis.counterfactual import gradient_of, remaining_error
+from gradcheck.diagnosis.counterfactual import closely, gradient_of, remaining_error
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, number, numbers, step_blame
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Gradient, Verdict
 
+TELLING = 1e-2  # differences whose bound is wider than this part of their value confirm nothing
 OVERFLOW = 1e100  # a finite cotangent beyond this became infinite by its size
 
 
@@ -102,21 +103,31 @@ def births(scene: Scene, backend: str) -> Births:
 
 
 def attribute(scene: Scene, group: list[Evidence]) -> None:
-    """Note with each check of one backend where its gradient stops being finite. One that is right with the unselected
+    """Note with each check of one backend where its gradient stops being finite. One that is finite with the unselected
     branches left out is theirs; what is left is for the singular points, if there are any.
     """
     found = births(scene, group[0].check.backend)
     for evidence in group:
         own = [b for b in found.backward if b.is_of(evidence)]
         branches, others = [b for b in own if b.select is not None], [b for b in own if b.select is None]
-        error = None
-        if branches and found.mended:
-            error = remaining_error(scene, evidence, gradient_of(found.mended, evidence))
-        if error is not None:
+        without = gradient_of(found.mended, evidence).array if branches and found.mended else None
+        explained = without is not None and bool(np.isfinite(without).all())
+        if explained and (error := confirmed(scene, evidence, gradient_of(found.mended, evidence))) is not None:
             evidence.notes["mended"] = error
-        suspects = branches if error is not None or not others else others
+        if explained:
+            evidence.notes["finite"] = True
+        suspects = branches if explained or not others else others
         if suspects:
             evidence.notes["birth"] = suspects[0]
+
+
+def confirmed(scene: Scene, evidence: Evidence, gradient: Gradient) -> float | None:
+    """Relative error of a mended gradient, if it is right and the differences can tell: there, they often cannot."""
+    error, held = remaining_error(scene, evidence, gradient), evidence.estimate
+    if error is None or held is None:
+        return None
+    i = evidence.objective_index
+    return error if max(error, held.bound[i] / max(abs(held.value[i]), 1e-300)) <= TELLING else None
 
 
 def forward_finding(scene: Scene, checks: list[Evidence]) -> Finding:
@@ -154,9 +165,13 @@ def branch_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         f"something nonzero on the side that {select.op} does not take arrives at {birth.node.op}: the 0 is its doing"
     )
     errors = [e.notes["mended"] for e in checks if "mended" in e.notes]
+    if not errors and all("finite" in e.notes for e in checks):
+        proof += (
+            "; with what that side contributes left out, it is finite (differences cannot tell here if it is right)"
+        )
     if errors:
         agree = f"all {len(errors)} of these gradients agree" if len(errors) > 1 else "the gradient agrees"
-        proof += f"; with what that side contributes left out, {agree} with the differences, to {max(errors):.0e}"
+        proof += f"; with what that side contributes left out, {agree} with the differences, {closely(max(errors))}"
     return finding(
         "GC301",
         checks,
