@@ -39,7 +39,7 @@ def calls_at(file, line):
 
 def of(ops, body, node):
     """{"sampled": {input of the case: parameters of the distribution that it moves, by name where they have one},
-    "objectives": those that the draw reaches, "discrete": whether what is drawn is known to be}.
+    "reaches": the objectives that are made of the draw, "discrete": whether what is drawn is known to be}.
     """
     sampled = {}
     for wrt in ops.problem.wrt:
@@ -47,7 +47,7 @@ def of(ops, body, node):
         if names := [parameter for parameter, v in parameters(ops, body, node) if v in moved]:
             sampled[wrt] = list(dict.fromkeys(names))
     reached = [o for o, cost in ops.costs.items() if reaches(ops, body, node, cost)]
-    return {"sampled": sampled, "objectives": reached, "discrete": is_discrete(ops, body, node)}
+    return {"sampled": sampled, "reaches": reached, "discrete": is_discrete(ops, body, node)}
 
 
 def is_discrete(ops, body, node):

@@ -82,7 +82,9 @@ def look_at(scene: Scene, group: list[Evidence]) -> None:
 def draws_of(scene: Scene, evidence: Evidence) -> tuple[Node, ...]:
     nodes = nodes_of(scene, evidence.check.backend, ("draw",))
     check = evidence.check
-    return tuple(n for n in nodes if check.parameter in n.sampled and check.objective in n.objectives)
+    return tuple(
+        n for n in nodes if check.parameter in n.sampled and (n.reaches is None or check.objective in n.reaches)
+    )
 
 
 def refused(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> bool:
