@@ -53,7 +53,7 @@ def prepare_second(problem):
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
 
-    pushforward = None  # compiled where it is asked for
+    pushforward = sampler = None  # compiled where they are asked for
 
     def __init__(self, problem):
         from . import xp
@@ -237,12 +237,15 @@ class Model:
 
     def tangents(self, arrays, tangents):
         """Forward-mode derivatives of every objective along the tangents, by the ops' R_op. The other inputs' are zeros."""
-        from theano.gradient import Rop
+        from theano.gradient import DisconnectedInputError, Rop
 
         moved = {name: self.inputs[name] for name in self.problem.wrt}
         if self.pushforward is None:
             along = [variable("tangent_" + name, arrays[name]) for name in moved]
-            ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            try:
+                ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            except DisconnectedInputError as error:  # its own words are a stack
+                raise ValueError("the framework finds no path from an input to the objectives") from error
             self.pushforward = self.compile(ends, *along)
         still = {name: np.zeros_like(arrays[name]) for name in moved}
         given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
@@ -254,6 +257,18 @@ class Model:
         return dict(
             zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
         )
+
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws; None if there are none."""
+        from . import redraw
+
+        if self.sampler is None:
+            self.sampler = redraw.function(list(self.costs.values()), list(self.inputs.values()), self.compile) or ()
+        if not self.sampler:
+            return None
+        states, function = self.sampler
+        seeded = ([redraw.state(v, seed, k) for k, v in enumerate(states)] for seed in seeds)
+        return [[float(value) for value in self.call(function, arrays, *others)] for others in seeded]
 
     # -- for diagnosis: the ops one by one ---------------------------------------------------------------------------
 
@@ -353,6 +368,8 @@ def symbolic_gradients(cost, inputs, cotangent=None, **options):
     def judged(result):
         if isinstance(result, Exception):
             told = type(result).__name__
+            if told == "MethodNotDefined" and len(result.args) == 3:
+                return "null", f"{told}: {result.args[2]} has no method {result.args[0]}"
             kind = "null" if told in ("NullTypeGradError", "MethodNotDefined", "NotImplementedError") else "refused"
             return kind, f"{told}: {str(result).strip() or 'an op has no reverse rule'}".split("\n")[0]
         if isinstance(result.type, NullType):

@@ -12,7 +12,7 @@ import numpy as np
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError, quoted
 
-from . import adapter, remake, words
+from . import adapter, redraw, remake, words
 from . import draws as draws_module
 
 SCAN = {"scan": True, "objectives": True, "wrt": True, "inputs": False}
@@ -60,6 +60,7 @@ class Model(adapter.Model):
         costs = self.costs_of()
         self.costs = self.closed(costs)
         problem.draws = any(map(draws, scans(self.costs.values())))
+        problem.shared_draws = redraw.looks_shared(list(self.costs.values()))
         captured = {v: v for v in self.variables.values() if v.owner is not None}
         # what the step reads from around it is copied into the scan: differences have to move it there, too
         outputs, self.copies = remake.handed(list(costs.values()), captured) if captured else ([], [])
@@ -146,7 +147,8 @@ class Model(adapter.Model):
 
     def call(self, function, arrays, *more):
         """As of a portable case, but for a model whose precision need not be that of floatX."""
-        return super().call(function, arrays, *(np.asarray(value, dtype=self.problem.dtype) for value in more))
+        more = (np.asarray(m, dtype=self.problem.dtype) if isinstance(m, (float, np.floating)) else m for m in more)
+        return super().call(function, arrays, *more)
 
     def explain_loops(self):
         """{"truncated": [{file, line, kept, steps}], "copies": [{input, file, line, expression, sources}]} of the scans, with
@@ -223,7 +225,7 @@ class Loop:
         flat = [v for group in sequences + carries for v in group]
         condition, outputs, updates = get_updates_and_outputs(self.spec["fn"](*flat, *fixed))
         updates = dict(updates)
-        for variable in graph_inputs(list(outputs)):
+        for variable in graph_inputs(list(outputs), blockers=fixed):  # what draws a non-sequence runs once, outside
             if getattr(variable, "default_update", None) is not None:
                 updates.setdefault(variable, variable.default_update)
         return sequences, carries, outputs, updates, condition

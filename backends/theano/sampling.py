@@ -9,6 +9,7 @@ import ast
 import inspect
 import sys
 
+from . import redraw
 from .tape import is_float, lineage
 
 OTHERS = 3  # the first inputs of a RandomVariable: generator, size, dtype
@@ -38,8 +39,9 @@ def calls_at(file, line):
 
 
 def of(ops, body, node):
-    """{"sampled": {input of the case: parameters of the distribution that it moves, by name where they have one},
-    "reaches": the objectives that are made of the draw, "discrete": whether what is drawn is known to be}.
+    """{"sampled": {input of the case: parameters of the distribution that it moves, by name where they have one}, "reaches": the
+    objectives that are made of the draw, "discrete": whether what is drawn is known to be}; if the steps of a loop share the
+    draw, also "shared" and "steps", how many.
     """
     sampled = {}
     for wrt in ops.problem.wrt:
@@ -47,7 +49,9 @@ def of(ops, body, node):
         if names := [parameter for parameter, v in parameters(ops, body, node) if v in moved]:
             sampled[wrt] = list(dict.fromkeys(names))
     reached = [o for o, cost in ops.costs.items() if reaches(ops, body, node, cost)]
-    return {"sampled": sampled, "reaches": reached, "discrete": is_discrete(ops, body, node)}
+    told = {"sampled": sampled, "reaches": reached, "discrete": is_discrete(ops, body, node)}
+    steps = redraw.shared_steps(body, node)
+    return {**told, "shared": True, "steps": steps} if steps else told
 
 
 def is_discrete(ops, body, node):

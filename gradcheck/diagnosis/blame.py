@@ -32,9 +32,9 @@ NO_NODES = "this backend cannot be looked into op by op"
 class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
-    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if that
-    is not known. parts: the ops that a call is made of. shared: a draw that was the same at all steps. stateful: a draw that no
-    key decides; again: how often the gradient's program makes it once more. sampled: the inputs that move a parameter of the
+    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if
+    that is not known. parts: the ops that a call is made of. shared: a draw that was the same at all steps. stateful: a draw that
+    no key decides; again: how often the gradient's program makes it once more. sampled: the inputs that move a parameter of the
     distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
     """
 

@@ -12,10 +12,13 @@ from functools import partial
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
 from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
-from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, number, numbers, step_blame, unique
+from gradcheck.diagnosis.score_function import Mean, moves_in_the_mean
+from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Gradient, Verdict
 
+SEEDS = 1024  # at most, to see the mean over draws move
 # how a draw is written with the parameters outside of the sampler
 OUTSIDE = {
     "normal": "loc + scale * normal(0, 1)",
@@ -56,6 +59,8 @@ def sampler_parameter(scene: Scene) -> Iterable[Claim]:
     for group in by(gone, lambda e: e.check.backend):
         look_at(scene, group)
     for checks in alike([e for e in gone if "sampler" in e.notes], lambda e: e.notes["sampler"].key):
+        if checks[0].notes["sampler"].flat:
+            look_at_the_mean(scene, checks[0])
         yield Claim("GC102", checks, partial(describe, scene))
 
 
@@ -77,6 +82,16 @@ def look_at(scene: Scene, group: list[Evidence]) -> None:
         }  # an unrolled loop has many of a line
         words = agree.words if agree and id(evidence) in right else ""
         evidence.notes["sampler"] = Entry(tuple(reversed(places.values())), is_flat(evidence), words)
+
+
+def look_at_the_mean(scene: Scene, evidence: Evidence) -> None:
+    """Note with a check how the mean of its objective over draws moves, where that can be seen."""
+    try:
+        with scene.lab.session(scene.case, evidence.check.backend, scene.arrays) as session:
+            if session.can("redrawn"):
+                moves_in_the_mean(scene, session, evidence, SEEDS)
+    except BackendError:
+        return
 
 
 def draws_of(scene: Scene, evidence: Evidence) -> tuple[Node, ...]:
@@ -105,7 +120,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         "GC102",
         checks,
         f"no gradient by {names}, {'parameters' if several else 'a parameter'} of the distribution that {draw.op} draws from",
-        numbers=numbers(first),
+        numbers=(*numbers(first), *mean_line(first)),
         because=f"{entering(entry, checks)}; a draw has no reverse rule by the parameters of its distribution",
         proof=proof(entry, checks),
         help=way_out(entry),
@@ -128,11 +143,19 @@ def entering(entry: Entry, checks: list[Evidence]) -> str:
     return " and ".join(told)
 
 
+def mean_line(evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    """How the mean over draws moves: the derivative that is wanted of a discrete draw."""
+    mean: Mean | None = evidence.notes.get("mean over draws")
+    if mean is None:
+        return ()
+    along = "" if mean.scalar else "   along a random direction"
+    return (("mean over draws", f"{number(mean.slope)} +- {mean.error:.1g}   over {mean.draws} seeds{along}"),)
+
+
 def proof(entry: Entry, checks: list[Evidence]) -> str:
     if entry.flat:
-        return (
-            "moved by small steps, with the same random bits, the objective stays the same: no gradient along the path "
-            "would tell how the distribution changes"
+        return "moved by small steps, with the same random bits, the objective stays the same" + (
+            f"; its mean over {mean.draws} draws moves" if (mean := checks[0].notes.get("mean over draws")) else ""
         )
     if not entry.words:
         return ""

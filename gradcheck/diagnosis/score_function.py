@@ -63,8 +63,8 @@ def is_still(evidence: Evidence) -> bool:
     return evidence.check.codes[:1] in (("GC401",), ("GC104",)) and (array is None or not array.any())
 
 
-def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence) -> bool:
-    """Note with the check how its objective's mean over draws moves, if it does."""
+def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence, most: int = MANY) -> bool:
+    """Note with the check how its objective's mean over draws moves, if it does. most: draws."""
     name = evidence.check.parameter
     if name not in session.tensors or not session.tensors[name].is_float:
         return False
@@ -72,7 +72,7 @@ def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence) -> boo
     points = [[(name, sign * REACH * evidence.scale, move)] for sign in (1, -1)]
     values: list[np.ndarray] = []
     draws, found = 0, False
-    while draws < MANY:
+    while draws < most:
         more = FEW if not draws else 3 * draws
         rows = session.redrawn(points, range(draws, draws + more))
         if rows is None:
