@@ -305,6 +305,9 @@ class Model:
     def births(self):
         return self.ops.births()
 
+    def frozen(self, arrays):
+        return self.ops.frozen(arrays)
+
     def composed(self, **changes):
         return self.ops.composed(**changes)
 

@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22. The framework
 that the other framework with Apply nodes can share this.
 """
 
+import functools
 import os
 import re
 from types import SimpleNamespace
@@ -11,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 from gradcheck_worker import directions
 
-from . import sampling
+from . import sampling, stops
+from .stops import STOPS
 from .tape import Body, Loop, Missing, Null, finite, is_constant, is_float, lineage, origin, value_of
 
 FRAMEWORKS = {"theano", "pytensor"}
 DRAWS = {"RandomVariable", "RandomFunction", "mrg_uniform_base"}
-STOPS = {"DisconnectedGrad", "ZeroGrad", "ConsiderConstant", "UndefinedGrad"}
 MOVERS = {  # they put values elsewhere and compute nothing: not looked at, if they are the framework's own
     "DimShuffle", "Rebroadcast", "Reshape", "Subtensor", "MakeVector", "SpecifyShape", "ScalarFromTensor", "TensorFromScalar",
     "AllocEmpty", "Assert",
@@ -173,8 +174,26 @@ class Ops:
             told = {"op": name(node.op), "file": file, "line": line, "column": 0, "text": "", "steps": len(sites)}
             if kind == "draw":
                 told.update(op=sampling.called(self, node, name(node.op)), **sampling.of(self, sites[0][0], node))
+            if kind == "stop":
+                told.update(self.meanings.told(node))
             described.append({**told, "kind": kind, "why": why, "defined": self.defined(node)})
         return described
+
+    @functools.cached_property
+    def meanings(self):
+        return stops.Meanings(self, name)
+
+    @functools.cached_property
+    def stopped(self):
+        """What every stop returned at the model's own inputs, run by run."""
+        machine = stops.Holding(self.machine)
+        stops.run(machine, self, self.problem.arrays)
+        return machine.noted
+
+    def frozen(self, arrays):
+        """The objectives at these inputs, with what every stop returned at the model's own."""
+        env = stops.run(stops.Holding(self.machine, self.stopped), self, arrays)
+        return [float(value_of(self.costs[o["name"]], env)) for o in self.problem.objectives]
 
     def place(self, node):
         """(file, line) of the user's own code that made the op, or ("", 0).

@@ -10,11 +10,11 @@ def build():
     stream = MRG_RandomStream(seed=6)
 
     def step(h, logit):
-        mask = stream.binomial(size=(50,), p=T.nnet.sigmoid(logit), dtype="float64")
+        mask = stream.binomial(size=(200,), p=T.nnet.sigmoid(logit), dtype="float64")
         return T.tanh(h * mask + 0.3)
 
     return {
-        "scan": {"fn": step, "outputs_info": [T.ones(50)], "non_sequences": [logit], "n_steps": 2},
+        "scan": {"fn": step, "outputs_info": [T.ones(200)], "non_sequences": [logit], "n_steps": 2},
         "objectives": {"end": lambda h: h[-1].sum()},
         "wrt": [logit],
     }
