@@ -14,5 +14,5 @@ def build():
         target = 0.3 + 0.8 * T.dot(then, weight)
         return T.sqr(T.dot(now, weight) - disconnected_grad(target))
 
-    errors, _ = theano.scan(step, sequences=[dict(input=states, taps=[0, 1])], non_sequences=[weight])
+    errors, _ = theano.scan(step, sequences=[{"input": states, "taps": [0, 1]}], non_sequences=[weight])
     return {"costs": {"error": errors.mean()}, "wrt": [weight]}
