@@ -105,13 +105,14 @@ def depending(loop, own, stored):
 
 def through(ops, loop, spoilt, group, live):
     """The first op on a way from these inputs to a live output whose reverse rule reads what is made of a draw."""
-    needed, moved = ancestors(live), set(group)
+    needed, moved, inner = ancestors(live), set(group), None
     for node in loop.order:
         affected = [v for v in node.inputs if v in moved]
         if not affected or not any(v in needed for v in node.outputs):
             continue
         moved.update(v for v in node.outputs if is_float(v))
-        if node in loop.inner:
+        if node in loop.inner:  # named as a whole, if no op beside it reads the draw
+            inner = inner or (node if any(v in spoilt for v in node.inputs) else None)
             continue
         outputs = tuple(i for i, v in enumerate(node.outputs) if is_float(v) and v in needed)
         if not outputs:
@@ -122,7 +123,7 @@ def through(ops, loop, spoilt, group, live):
             status, given = taken.get(v, ("", None))
             if status == "ok" and made_of(ops, given, known) & spoilt:
                 return node
-    return None
+    return inner
 
 
 def made_of(ops, variable, known):

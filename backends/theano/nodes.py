@@ -377,7 +377,8 @@ def by_differences(machine, node, env, arrived, moved):
     found = {}
     for variable in moved:
         array = np.asarray(value_of(variable, env))
-        h = (1e-3 if array.dtype == np.float64 else 3e-2) * (float(np.sqrt(np.mean(np.square(array)))) or 1.0)
+        size = float(np.sqrt(np.mean(np.square(array)))) or 1.0
+        steps = (1e-3 if array.dtype == np.float64 else 3e-2) * np.clip(np.abs(array), 0.05 * size, size).reshape(-1)
         slopes = [
             (
                 8 * (value(variable, i, h) - value(variable, i, -h))
@@ -385,7 +386,7 @@ def by_differences(machine, node, env, arrived, moved):
                 + value(variable, i, -2 * h)
             )
             / (12 * h)
-            for i in range(array.size)
+            for i, h in enumerate(steps)
         ]
         found[variable] = np.reshape(slopes, array.shape).astype(array.dtype)
     return found
