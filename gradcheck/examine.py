@@ -100,7 +100,8 @@ class Examination:
         self.jumps = reference.in_two_groups(values[1:])
         # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
         least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
-        self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
+        with np.errstate(invalid="ignore"):  # of an objective that is not finite
+            self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
         return bool(self.finite.any())
 
     def pilot(self) -> None:

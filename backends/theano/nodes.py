@@ -288,24 +288,26 @@ class Ops:
         zeros = {(b["node"], b["step"]) for b in plain.births if b["zero_cotangent"]}
         blamed = {}
         for select in list(plain.selects)[:SELECTS_TRIED] if zeros else ():
-            leaking = Backward(self, mend=always, leak=select)
-            self.reverse(objective, leaking)
-            for birth in leaking.births:
-                if (birth["node"], birth["step"]) in zeros and not birth["zero_cotangent"]:
-                    blamed.setdefault((birth["node"], birth["step"]), select)
+            for leak in (1.0, np.nan):  # what is put there: a number, or what no later product with 0 takes away
+                leaking = Backward(self, mend=always, leak=(select, leak))
+                self.reverse(objective, leaking)
+                for birth in leaking.births:
+                    if (birth["node"], birth["step"]) in zeros and not birth["zero_cotangent"]:
+                        blamed.setdefault((birth["node"], birth["step"]), select)
         return [{**b, "select": blamed.get((b["node"], b["step"]))} for b in plain.births]
 
 
 class Backward:
     """One reverse pass, op by op: the rule that Body.reverse asks for.
 
-    mend: birth -> whether what is not finite there counts as 0. leak: the number of a select whose other side gets the cotangent
-    1 instead of 0. After the pass: births, and selects, the numbers of those that handed zeros to a side.
+    mend: birth -> whether what is not finite there counts as 0. leak: (number of a select, the cotangent that its other side gets
+    instead of 0), or None. After the pass: births, and selects, the numbers of those that handed zeros to a side.
     """
 
     def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None):
         self.ops, self.open_stops, self.inside, self.leak = ops, open_stops, set(inside), leak
         self.mend = mend or never
+        self.leaks_nan = leak is not None and bool(np.isnan(leak[1]))
         self.births, self.selects = [], {}
 
     def __call__(self, body, node, run, env, arrived):
@@ -318,7 +320,8 @@ class Backward:
         back = {v: c for v, c in self.ops.machine.pull(node, env, arrived).items() if v in self.ops.active[body]}
         if name(node.op) in SELECTS and number is not None:
             back = {v: self.other_side(number, arrived[node.outputs[0]], c) for v, c in back.items()}
-        if number is not None and finite(*arrived.values()):
+        leaks_here = self.leaks_nan and number == self.leak[0]
+        if number is not None and not leaks_here and (self.leaks_nan or finite(*arrived.values())):
             for v, cotangent in back.items():
                 if isinstance(cotangent, np.ndarray) and not finite(cotangent):
                     back[v] = self.born(number, step, arrived, env[v], cotangent)
@@ -332,7 +335,9 @@ class Backward:
         if not left_out.any():
             return leaving
         self.selects[number] = True
-        return np.where(left_out, np.ones_like(leaving), leaving) if number == self.leak else leaving
+        if self.leak is None or number != self.leak[0]:
+            return leaving
+        return np.where(left_out, np.asarray(self.leak[1], dtype=leaving.dtype), leaving)
 
     def born(self, number, step, arrived, value, cotangent):
         """Note the birth and give the cotangent back, mended if that is wanted."""
@@ -348,6 +353,9 @@ class Backward:
             "result": float(cotangent[spoilt][0]),
         }
         self.births.append(birth)
+        if self.leaks_nan:  # what was leaked goes on
+            leaked = [np.isnan(c) for c in arrived.values() if c.shape == cotangent.shape]
+            spoilt = spoilt & ~np.logical_or.reduce(leaked) if leaked else np.zeros_like(spoilt)
         return np.where(spoilt, np.zeros_like(cotangent), cotangent) if self.mend(birth) else cotangent
 
 

@@ -1,7 +1,7 @@
 """GC303 the forward is not finite; GC301 and GC302 gradients that are not finite though the forward is.
 
 Going backwards op by op shows where a finite cotangent first becomes one that is not. If it was 0 only because a `where` took
-the other side, that branch is the cause (GC301): something nonzero put on that side arrives at the op. Else the op stands at a
+the other side, that branch is the cause (GC301): what is put on that side arrives at the op. Else the op stands at a
 singular point of its own (GC302). Where a backend cannot be looked into, the cause is not established, and the code is GC301.
 """
 
@@ -161,9 +161,7 @@ def branch_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     birth: Birth = first.notes["birth"]
     select = birth.select
     assert select is not None
-    proof = (
-        f"something nonzero on the side that {select.op} does not take arrives at {birth.node.op}: the 0 is its doing"
-    )
+    proof = f"what is put on the side that {select.op} does not take arrives at {birth.node.op}: the 0 is its doing"
     errors = [e.notes["mended"] for e in checks if "mended" in e.notes]
     if not errors and all("finite" in e.notes for e in checks):
         proof += (
@@ -209,7 +207,15 @@ def unknown_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     first = checks[0]
     found = births(scene, first.check.backend)
     birth: Birth | None = first.notes.get("birth")
-    if birth is None:
+    forward = [b for b in found.forward if b.is_of(first)]
+    if birth is None and forward:
+        birth = forward[0]
+        because = (
+            f"run op by op, {birth.node.op} at {birth.node.place} makes {birth.told['result']} of "
+            f"{number(birth.told['input'])}{birth.at}; the backend rewrites the forward pass, which is finite then, and not the "
+            "backward pass"
+        )
+    elif birth is None:
         reason = f" ({found.why})" if found.why else ""
         because = (
             f"the cause is not established{reason}; "
