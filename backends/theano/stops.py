@@ -36,9 +36,12 @@ class Meanings:
         self.ends = {objective: known.get(cost, NOTHING) for objective, cost in ops.costs.items()}
 
     def told(self, node):
-        """{"meant": "stepwise", "target" or "", "reaches": the objectives that derive from it} of a stop."""
+        """{"meant": "stepwise", "target" or "", "reaches": the objectives that derive from it, "recurrent": whether it is given
+        what derives from its own result a step before} of a stop.
+        """
         why = "stepwise" if self.stepped.get(node) else "target" if self.is_target(node) else ""
-        return {"meant": why, "reaches": [o for o, past in self.ends.items() if node in past.behind]}
+        reaches = [o for o, past in self.ends.items() if node in past.behind]
+        return {"meant": why, "reaches": reaches, "recurrent": node in self.fed[node]}
 
     def is_target(self, node):
         return node in self.targets and node not in self.fed[node]

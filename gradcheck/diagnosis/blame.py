@@ -23,7 +23,8 @@ from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
 OPTIONAL = (  # of what a worker tells about a node
-    "why", "active", "defined", "meant", "reaches", "parts", "shared", "stateful", "again", "sampled", "discrete",
+    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "shared", "stateful", "again",
+    "sampled", "discrete",
 )  # fmt: skip
 NO_NODES = "this backend cannot be looked into op by op"
 
@@ -33,9 +34,10 @@ class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
     meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if
-    that is not known. parts: the ops that a call is made of. shared: a draw that was the same at all steps. stateful: a draw that
-    no key decides; again: how often the gradient's program makes it once more. sampled: the inputs that move a parameter of the
-    distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
+    that is not known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is
+    made of. stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps.
+    stateful: no key decides a draw; again: how often the gradient's program makes it once more. sampled: the inputs that move a
+    parameter of the distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
     """
 
     number: int
@@ -44,13 +46,15 @@ class Node:
     line: int
     column: int
     steps: int
-    kind: str  # op, custom, stop, draw, opaque, loop, call
+    kind: str  # op, custom, stop, draw, opaque, loop, call, integer
     why: str = ""
     active: bool = True
     defined: str = ""
     meant: str = ""
     reaches: Sequence[str] | None = None
+    recurrent: bool = False
     parts: Sequence[int] = ()
+    stepwise: bool = False
     shared: bool = False
     stateful: bool = False
     again: int = 0
