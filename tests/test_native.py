@@ -87,9 +87,24 @@ CAUSES = {
     "theano-wrong-op": {"GC206": "affine(rate * h)"},
     "theano-switch-nan": {"GC301": "T.switch(x > 2.0, T.sqrt(x - 2.0), 0.5 * x)"},
     "theano-no-rule": {"GC102": "T.gammainc(shape, 2.0)"},
-    "theano-sampler-parameter": {"GC102": None},
-    "theano-captured": {"GC103": None},
+    "theano-sampler-parameter": {"GC102": ".normal(mu, 1.0)"},
+    "theano-captured": {"GC103": "square = root**2"},
     "theano-until": {"GC208": "until(a > 6.0)"},
+    "theano-copy-in-scan": {"GC103": "theano.scan(outer"},
+    "theano-copy-in-part": {"GC205": "theano.map("},
+    "theano-truncated-inside": {"GC203": "theano.scan("},
+    "theano-gamma-draw": {"GC102": ".gamma("},
+    "theano-keep-rate": {"GC102": "stream.binomial("},
+    "theano-shared-mask": {"GC701": ".binomial(size=(3,)"},
+    "theano-coin": {"GC401": ".uniform(0.0, 1.0"},
+    "theano-bootstrap": {"GC703": "disconnected_grad(target)"},
+    "theano-lazy-overflow": {"GC301": "T.exp(level)"},
+    "theano-two-outputs": {"GC206": "Polar()"},
+    "theano-denied": {"GC103": "Ratio()"},
+    "theano-rule-of-another-shape": {"GC105": "Halves()"},
+    "theano-nested-noise": {"GC101": "stream.normal("},
+    "theano-entropy": {"GC301": "T.switch("},
+    "theano-written-twice": {"GC206": "T.set_subtensor("},
     "jax-custom-vjp-sign": {"GC206": "wave(carry, params"},
     "jax-where-sqrt": {"GC301": "jnp.sqrt(x * params"},
     "jax-while": {"GC105": "jax.lax.while_loop("},
@@ -107,46 +122,26 @@ CAUSES = {
     "jax-low-precision": {"GC403": None},
 }
 
-TOLD = {  # case -> (code, part of the blamed line, of "because", of "proof"): what was observed, where, and what was run
-    "theano-captured": (
-        "GC103",
-        "square = root**2",
-        "copy, from root",
-        "handed in as an input of the scan the gradient agrees",
-    ),
-    "theano-copy-in-scan": ("GC103", "theano.scan(outer", "from left and right", "handed in as an input of the scan"),
-    "theano-copy-in-part": (
-        "GC205",
-        "theano.map(",
-        "cube (the expression at",
-        "the gradient agrees with the same differences",
-    ),
-    "theano-truncated-inside": ("GC203", "theano.scan(", "first 3 steps", "without the truncation the gradient agrees"),
-    "theano-sampler-parameter": ("GC102", ".normal(mu, 1.0)", "mu enters normal at", "derivative of the draw itself"),
-    "theano-gamma-draw": ("GC102", ".gamma(", "rate enters gamma", "all 2 of these gradients agree"),
-    "theano-keep-rate": ("GC102", "stream.binomial(", "logit enters binomial", "the objective stays the same"),
-    "theano-shared-mask": ("GC701", ".binomial(size=(3,)", "the same numbers at all 4 steps", ""),
-    "theano-coin": ("GC401", ".uniform(0.0, 1.0", "its mean over", "under the same"),
-    "theano-bootstrap": (
-        "GC703",
-        "disconnected_grad(target)",
-        "a target that a prediction is held against",
-        "held fixed",
-    ),
-    "theano-lazy-overflow": ("GC301", "T.exp(level)", "ifelse at", "the gradient agrees with the differences"),
-    "theano-two-outputs": (
-        "GC206",
-        "Polar()",
-        "Polar, called at",
-        "derivative of its own forward in place of the rule",
-    ),
-    "theano-no-rule": ("GC102", "T.gammainc(", "gammainc", "the derivative exists"),
-    "theano-denied": ("GC103", "Ratio()", "0 exactly by input 1", "in place of the rule, the gradient agrees"),
-    "theano-rule-of-another-shape": ("GC105", "Halves()", "Halves at", "shape (4,) for an input of shape (2,)"),
-    "theano-nested-noise": ("GC101", "stream.normal(", "reads the draw through mul", "the draws of the forward pass"),
-    "theano-entropy": ("GC301", "T.switch(", "switch at", "differences cannot tell here"),
-    "theano-switch-nan": ("GC301", "T.switch(", "sqrt at", "differences cannot tell here"),
-    "theano-written-twice": ("GC206", "T.set_subtensor(", "set_subtensor, called at", "differences of it alone"),
+TOLD = {  # case -> (code, part of "because", of "proof"): what was observed, and what was run
+    "theano-captured": ("GC103", "copy, from root", "handed in as an input of the scan the gradient agrees"),
+    "theano-copy-in-scan": ("GC103", "copy, from left and right", "handed in as an input of the scan"),
+    "theano-copy-in-part": ("GC205", "cube (the expression at", "the gradient agrees with the same differences"),
+    "theano-truncated-inside": ("GC203", "first 3 steps", "without the truncation the gradient agrees"),
+    "theano-sampler-parameter": ("GC102", "mu enters normal at", "derivative of the draw itself"),
+    "theano-gamma-draw": ("GC102", "rate enters gamma", "all 2 of these gradients agree"),
+    "theano-keep-rate": ("GC102", "logit enters binomial", "the objective stays the same"),
+    "theano-shared-mask": ("GC701", "the same numbers at all 4 steps", ""),
+    "theano-coin": ("GC401", "its mean over", "under the same"),
+    "theano-bootstrap": ("GC703", "a target that a prediction is held against", "held fixed"),
+    "theano-lazy-overflow": ("GC301", "ifelse at", "the gradient agrees with the differences"),
+    "theano-two-outputs": ("GC206", "Polar, called at", "derivative of its own forward in place of the rule"),
+    "theano-no-rule": ("GC102", "gammainc", "the derivative exists"),
+    "theano-denied": ("GC103", "0 exactly by input 1", "in place of the rule, the gradient agrees"),
+    "theano-rule-of-another-shape": ("GC105", "Halves at", "shape (4,) for an input of shape (2,)"),
+    "theano-nested-noise": ("GC101", "reads the draw through mul", "the draws of the forward pass"),
+    "theano-entropy": ("GC301", "switch at", "differences cannot tell here"),
+    "theano-switch-nan": ("GC301", "sqrt at", "differences cannot tell here"),
+    "theano-written-twice": ("GC206", "set_subtensor, called at", "differences of it alone"),
 }
 
 
@@ -230,11 +225,10 @@ def test_a_draw_that_the_backward_pass_makes_again_is_counted(report):
 
 @pytest.mark.backend
 @pytest.mark.parametrize("name", TOLD)
-def test_the_finding_names_the_line_and_what_was_run(report, name):
-    code, line, because, proof = TOLD[name]
+def test_the_finding_says_what_was_observed_and_what_was_run(report, name):
+    code, because, proof = TOLD[name]
     entry = next(entry for entry in report["cases"] if entry["name"] == name)
     found = next(finding for finding in entry["findings"] if finding["code"] == code)
-    assert line in found["blame"]["text"]
     assert because in found["because"]
     assert proof in (found["proof"] or "")
 
