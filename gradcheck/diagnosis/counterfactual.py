@@ -33,7 +33,7 @@ class Agreement:
         """What was seen of a part of the checks that are explained."""
         known = [self.errors[id(e)] for e in checks if id(e) in self.errors]
         many = f"all {len(known)} of these gradients agree" if len(known) > 1 else "the gradient agrees"
-        return f"{many} with the same differences, to {max(known):.0e}" if known else self.words
+        return f"{many} with the same differences, {closely(max(known))}" if known else self.words
 
 
 def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: Arrays) -> Agreement:

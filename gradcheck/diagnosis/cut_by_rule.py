@@ -23,10 +23,10 @@ def cut_by_rule(scene: Scene) -> Iterable[Claim]:
         cutting = [look for look in found.wrong if look.cuts]
         seen = held_against(scene, group, found.mended) if cutting and found.mended else Agreement([], "")
         if seen.explained:
-            yield Claim("GC103", seen.explained, partial(describe, scene, cutting[0], seen.words))
+            yield Claim("GC103", seen.explained, partial(describe, scene, cutting[0], seen))
 
 
-def describe(scene: Scene, look: Look, words: str, checks: list[Evidence]) -> Finding:
+def describe(scene: Scene, look: Look, seen: Agreement, checks: list[Evidence]) -> Finding:
     node, own = look.node, look.node.kind == "custom"
     return finding(
         "GC103",
@@ -34,7 +34,7 @@ def describe(scene: Scene, look: Look, words: str, checks: list[Evidence]) -> Fi
         f"no gradient arrives because {node.op} says that it does not depend on its input",
         numbers=numbers(worst(checks)),
         because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}",
-        proof=f"with the derivative of its own forward in place of the rule, {words}",
+        proof=f"with the derivative of its own forward in place of the rule, {seen.words_for(checks)}",
         help="correct what the op says of its connections, and its reverse rule" if own else "write it with other ops",
         whose=f"the reverse rule of {node.op}" if own else "the framework's rule of the op",
         blame=node.blame or step_blame(scene.case),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from gradcheck.diagnosis.counterfactual import Agreement
 from gradcheck.diagnosis.loops import Loops, blame, loops_of, place
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, unique, worst
 from gradcheck.evidence import Evidence
@@ -21,13 +22,13 @@ def own_copy(scene: Scene) -> Iterable[Claim]:
         loops = loops_of(scene, group[0].check.backend)
         copied = {copy["input"] for copy in loops.copies}
         checks = [e for e in group if e.check.parameter in copied]
-        seen = loops.held(scene, checks, handed=True) if checks else None
-        for alike in by(seen.explained if seen else [], lambda e: (e.check.verdict, e.check.parameter)):
+        seen = loops.held(scene, checks, handed=True) if checks else Agreement([], "")
+        for alike in by(seen.explained, lambda e: (e.check.verdict, e.check.parameter)):
             code = "GC103" if alike[0].check.verdict is Verdict.DISCONNECTED else "GC205"
-            yield Claim(code, alike, partial(describe, scene, loops, seen.words if seen else ""))
+            yield Claim(code, alike, partial(describe, scene, loops, seen))
 
 
-def describe(scene: Scene, loops: Loops, words: str, checks: list[Evidence]) -> Finding:
+def describe(scene: Scene, loops: Loops, seen: Agreement, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     name, wholly = shown.check.parameter, shown.check.verdict is Verdict.DISCONNECTED
     copies = [copy for copy in loops.copies if copy["input"] == name]
@@ -45,7 +46,7 @@ def describe(scene: Scene, loops: Loops, words: str, checks: list[Evidence]) -> 
         numbers=numbers(shown),
         because=f"the step of the scan{f' at {scans}' if scans else ''} reads {itself} from around it; the scan computes its own "
         f"copy{from_what} in every step, so the outer one is no input of the scan and no gradient by it comes back",
-        proof=f"with {name} handed in as an input of the scan {words}",
+        proof=f"with {name} handed in as an input of the scan {seen.words_for(checks)}",
         help="pass it through `non_sequences`, and let the step read its argument"
         + (f"\nor differentiate with respect to {' and '.join(sources)}" if sources else ""),
         note="the objective moves with it: it is not dead",

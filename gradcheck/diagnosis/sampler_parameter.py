@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
-from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
+from gradcheck.diagnosis.counterfactual import Agreement, held_against, with_own_derivative
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, number, numbers, step_blame, unique
 from gradcheck.diagnosis.score_function import Mean, moves_in_the_mean
 from gradcheck.errors import BackendError
@@ -37,13 +37,13 @@ OUTSIDE = {
 
 @dataclass(frozen=True)
 class Entry:
-    """The draws that a parameter enters. flat: the objective stands still for small steps; words: what the run with the draws'
-    own derivative showed.
+    """The draws that a parameter enters. flat: the objective stands still for small steps; seen: what the run with the draws'
+    own derivative showed, or None.
     """
 
     draws: tuple[Node, ...]
     flat: bool
-    words: str
+    seen: Agreement | None
 
     @property
     def discrete(self) -> bool:
@@ -80,8 +80,9 @@ def look_at(scene: Scene, group: list[Evidence]) -> None:
         places = {
             (n.op, n.file, n.line): n for n in reversed(entered[id(evidence)])
         }  # an unrolled loop has many of a line
-        words = agree.words if agree and id(evidence) in right else ""
-        evidence.notes["sampler"] = Entry(tuple(reversed(places.values())), is_flat(evidence), words)
+        evidence.notes["sampler"] = Entry(
+            tuple(reversed(places.values())), is_flat(evidence), agree if id(evidence) in right else None
+        )
 
 
 def look_at_the_mean(scene: Scene, evidence: Evidence) -> None:
@@ -157,9 +158,10 @@ def proof(entry: Entry, checks: list[Evidence]) -> str:
         return "moved by small steps, with the same random bits, the objective stays the same" + (
             f"; its mean over {mean.draws} draws moves" if (mean := checks[0].notes.get("mean over draws")) else ""
         )
-    if not entry.words:
+    if entry.seen is None:
         return ""
-    return f"with the derivative of the draw itself, by differences of it with the same random bits, {entry.words}"
+    agree = entry.seen.words_for(checks)
+    return f"with the derivative of the draw itself, by differences of it with the same random bits, {agree}"
 
 
 def way_out(entry: Entry) -> str:
