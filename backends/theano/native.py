@@ -63,7 +63,7 @@ class Model(adapter.Model):
         problem.shared_draws = redraw.looks_shared(list(self.costs.values()))
         captured = {v: v for v in self.variables.values() if v.owner is not None}
         # what the step reads from around it is copied into the scan: differences have to move it there, too
-        outputs, self.copies = remake.handed(list(costs.values()), captured) if captured else ([], [])
+        outputs, self.copies = handed(list(costs.values()), captured)
         self.handed = self.closed(dict(zip(costs, outputs))) if self.copies else self.costs
         moving = self.handed
         moving = list(moving.values())
@@ -261,6 +261,14 @@ class Loop:
                 history.append(value)
             states = dict(zip(updates, found[len(outputs) :]))
         return [tt.stack(history[start:]) for history, start in zip(histories, starts)]
+
+
+def handed(costs, captured):
+    """(costs, copies) of remake.handed; nothing is a copy where a scan cannot be made again: it is judged as it is."""
+    try:
+        return remake.handed(costs, captured) if captured else (costs, [])
+    except Exception:  # of whatever kind of scan
+        return costs, []
 
 
 def dict_of(built, key):

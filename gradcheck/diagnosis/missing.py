@@ -71,23 +71,22 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     refusing = refusing_ops(scene, first) if code in ("GC102", "GC105") else []
     said, seen = " ".join(first.check.reason.split()), ""
     if code == "GC105" and not refusing and (at_run_time := inspected(scene, first.check.backend).unlooked):
-        node, seen = at_run_time[0]
+        node, why = at_run_time[0]
+        seen = f"looked at alone: {why}"
         refusing = [node]
     if len(refusing) == 1 and refusing[0].file:
         said += f" ({refusing[0].op} at {refusing[0].place})"
         if refusing[0].kind == "custom":
-            helps["GC105"] = f"correct the reverse rule of {refusing[0].op}, which raises"
+            titles["GC105"] = f"no gradient because the reverse rule of {refusing[0].op} fails"
+            helps["GC105"] = f"correct the reverse rule of {refusing[0].op}"
+    exists = derivative_exists(scene, refusing, checks) if code in ("GC102", "GC105") else ""
     return finding(
         code,
         checks,
         titles[code],
         numbers=numbers(first),
         because=f"{first.check.backend} says: {said}" if said else "the framework returned nothing",
-        proof=f"looked at alone: {seen}"
-        if seen
-        else derivative_exists(scene, refusing, checks)
-        if code == "GC102"
-        else "",
+        proof="; ".join(part for part in (seen, exists) if part),
         help=helps[code],
         note=f"{', '.join(passing)} {'have' if len(passing) > 1 else 'has'} the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
