@@ -43,14 +43,14 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        return {"dtype": task.dtype, **offers(model)}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model)}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
         model = self.adapter.prepare_native(task)
         if model is not None:
             self.models[handle] = model
-        return {"dtype": task.dtype, **offers(model), **task.facts()}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model), **task.facts()}
 
     def prepare_second(self):
         prepare = getattr(self.adapter, "prepare_second", None)
@@ -121,9 +121,31 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
+    def frozen(self, handle, points):
+        """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
+        model = self.models[handle]
+        rows = [model.frozen(self.moved(model.problem, point)) for point in points]
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
+    def redrawn(self, handle, points, seeds):
+        """Objectives at each point under other draws: float64[points, seeds, objectives]; {"none": True} if nothing is drawn."""
+        model = self.models[handle]
+        rows = [model.redrawn(self.moved(model.problem, point), seeds) for point in points]
+        if any(row is None for row in rows):
+            return {"none": True}
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
     def explain_draws(self, handle):
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
+
+    def explain_loops(self, handle):
+        """Loops that truncate their backward pass or copy what is differentiated: {"truncated": [...], "copies": [...]}."""
+        return self.models[handle].explain_loops()
+
+    def with_loops(self, handle, **changes):
+        """Every (objective, input) gradient, with the loops made again; as `gradients`."""
+        return packed(self.models[handle].with_loops(**changes))
 
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
@@ -159,11 +181,12 @@ def shaped(task, point):
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
+OPTIONAL = ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
+
+
 def offers(model):
     """Which optional operations a model has."""
-    return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws")
-    }
+    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in OPTIONAL}
 
 
 def packed(gradients):
@@ -184,7 +207,9 @@ def escaped(text):
 
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
-    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    place = getattr(error, "place", None)  # of a line that is in no traceback
+    if place is None and step_file:
+        place = problem.where_in(step_file, error.__traceback__)
     name = type(error).__name__
     try:
         text = escaped(str(error))

@@ -6,7 +6,7 @@ judged, and how many were cleared. It is bounded by the time that a diagnosis ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,23 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
+OPTIONAL = (  # of what a worker tells about a node
+    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "shared", "stateful", "again",
+    "sampled", "discrete",
+)  # fmt: skip
 NO_NODES = "this backend cannot be looked into op by op"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or ""."""
+    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
+
+    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if
+    that is not known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is
+    made of. stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps.
+    stateful: no key decides a draw; again: how often the gradient's program makes it once more. sampled: the inputs that move a
+    parameter of the distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
+    """
 
     number: int
     op: str
@@ -35,14 +46,24 @@ class Node:
     line: int
     column: int
     steps: int
-    kind: str  # op, custom, stop, draw, opaque, loop
+    kind: str  # op, custom, stop, draw, opaque, loop, call, integer
     why: str = ""
     active: bool = True
     defined: str = ""
+    meant: str = ""
+    reaches: Sequence[str] | None = None
+    recurrent: bool = False
+    parts: Sequence[int] = ()
+    stepwise: bool = False
+    shared: bool = False
+    stateful: bool = False
+    again: int = 0
+    sampled: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    discrete: bool = False
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
-        optional = {key: told[key] for key in ("why", "active", "defined") if key in told}
+        optional = {key: told[key] for key in OPTIONAL if key in told}
         return cls(
             index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional
         )
@@ -66,27 +87,44 @@ class Node:
         return f"{Path(file).name}:{line}" if file else ""
 
 
+def is_cut(evidence: Evidence) -> bool:
+    """Whether there is no path for the framework, and yet the op moves with the input."""
+    return evidence.check.verdict is Verdict.DISCONNECTED and not evidence.check.dead
+
+
 @dataclass
 class Look:
-    """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not."""
+    """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not.
+
+    inside: of a call, the op inside it that could not be judged, as a clause that says so.
+    """
 
     node: Node
     step: int | None
     checks: list[Evidence]
     flat: bool = False
+    inside: str = ""
 
     @property
     def worst(self) -> Evidence:
         order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
-        by_rank = sorted(
-            self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order)
-        )
-        same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
+
+        def rank(evidence: Evidence) -> int:
+            verdict = Verdict.MISMATCH if is_cut(evidence) else evidence.check.verdict
+            return order.index(verdict) if verdict in order else len(order)
+
+        first = min(map(rank, self.checks))
+        same = [e for e in self.checks if rank(e) == first]
         return max(same, key=lambda e: e.check.max_rel_error or 0.0)
 
     @property
     def verdict(self) -> Verdict:
-        return self.worst.check.verdict
+        return Verdict.MISMATCH if is_cut(self.worst) else self.worst.check.verdict
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its rule gives no gradient for an input that moves it."""
+        return is_cut(self.worst)
 
     @property
     def is_nonlinear(self) -> bool:
@@ -202,6 +240,7 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     steps = spread(count)
     unsure: dict[int, Look] = {}
     look_at_steps(scene, session, found, steps, unsure)
+    look_at_calls(scene, session, found)
     compose(session, found)
     if not found.wrong and not composes(scene, found):
         rest = [step for step in range(count) if step not in steps]
@@ -233,6 +272,21 @@ def look_at_steps(
             break
     found.unsure = list(unsure.values())
     found.cleared -= {look.node.number for look in [*found.wrong, *found.unsure]}
+
+
+def look_at_calls(scene: Scene, session: Session, found: Inspection) -> None:
+    """Functions of a library as a whole, where an op inside them is in doubt: its kink need not be one of the function."""
+    for node in [n for n in found.nodes if n.kind == "call"]:
+        doubtful = [look for look in found.unsure if look.node.number in node.parts]
+        for doubt in doubtful[:1] if not found.wrong else ():
+            look = look_at(scene, session, found, node, doubt.step or 0)
+            if look is not None and look.verdict is Verdict.MISMATCH:
+                kink = "GC402" in doubt.worst.check.codes
+                look.inside = f"a kink of {doubt.node.op} inside it is none of {node.op} itself" if kink else ""
+                found.wrong.append(look)
+            elif look is not None and look.verdict is Verdict.PASS:
+                found.unsure = [k for k in found.unsure if k not in doubtful]
+                found.cleared |= {k.node.number for k in doubtful}
 
 
 def composes(scene: Scene, found: Inspection) -> bool:
@@ -271,7 +325,10 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
         return None
     null = next((e for e in look.checks if e.check.verdict is Verdict.NULL), None)
     if null is not None:
-        found.unlooked.append((node, f"its reverse rule raises {null.check.reason}"))
+        said = null.check.reason
+        found.unlooked.append(
+            (node, said if said.startswith("its reverse rule") else f"its reverse rule raises {said}")
+        )
         return None
     return look
 
@@ -313,19 +370,25 @@ def seen_op_by_op(scene: Scene, evidence: Evidence) -> tuple[str, Blame | None]:
     if not found.clears_all:
         return found.words(), None
     right = f"the own reverse rule of each of the {len(found.cleared)} ops is right"
-    composed = found.composed.get((evidence.check.objective, evidence.check.parameter))
-    if composed is not None and remaining_error(scene, evidence, composed) is not None:
-        return (
-            f"{right}, and composed one by one they give the right gradient: their composition by the backend does not",
-            None,
-        )
-    if composed is not None:
+    if composed_error(scene, evidence) is not None:
+        loop = first_line(n for n in found.nodes if n.steps > 1)
+        return f"{right}, and so is the gradient that they compose one by one; the backend returns another", loop
+    if (evidence.check.objective, evidence.check.parameter) in found.composed:
         return f"{right} at the steps that were looked at, and yet they compose a wrong gradient", None
     return f"{right} at the steps that were looked at; likely their composition is not", None
 
 
-def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
-    """The ops of these kinds that gradients pass through, without looking at any; [] where the backend cannot tell."""
+def composed_error(scene: Scene, evidence: Evidence) -> float | None:
+    """How far the gradient that the ops' own rules compose is off, where that is right and no op is in doubt; else None."""
+    found = scene.notes.get(f"inspection of {evidence.check.backend}")
+    if not isinstance(found, Inspection) or not found.clears_all:
+        return None
+    composed = found.composed.get((evidence.check.objective, evidence.check.parameter))
+    return remaining_error(scene, evidence, composed) if composed is not None else None
+
+
+def nodes_of(scene: Scene, backend: str, kinds: Sequence[str], active: bool = True) -> list[Node]:
+    """The ops of these kinds, without looking at any; [] where the backend cannot tell. active: that gradients pass through."""
     key = f"nodes of {backend}"
     if key not in scene.notes:
         scene.notes[key] = []
@@ -337,13 +400,13 @@ def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
             pass
     nodes = scene.notes[key]
     assert isinstance(nodes, list)
-    return [n for n in nodes if n.kind in kinds and n.active]
+    return [n for n in nodes if n.kind in kinds and (n.active or not active)]
 
 
 def called(node: Node) -> str:
     """The op and its places, to begin a sentence with."""
     defined = f" and defined at {node.definition}" if node.definition else ""
-    return f"{node.op}, called at {node.place}{defined}"
+    return f"{node.op}, called at {node.place}{defined}" if node.file else node.op
 
 
 def first_line(nodes: Iterable[Node]) -> Blame | None:
