@@ -139,6 +139,14 @@ class Worker:
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
 
+    def explain_loops(self, handle):
+        """Loops that truncate their backward pass or copy what is differentiated: {"truncated": [...], "copies": [...]}."""
+        return self.models[handle].explain_loops()
+
+    def with_loops(self, handle, **changes):
+        """Every (objective, input) gradient, with the loops made again; as `gradients`."""
+        return packed(self.models[handle].with_loops(**changes))
+
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
         self.models.pop(handle, None)
@@ -173,11 +181,12 @@ def shaped(task, point):
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
+OPTIONAL = ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
+
+
 def offers(model):
     """Which optional operations a model has."""
-    return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn")
-    }
+    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in OPTIONAL}
 
 
 def packed(gradients):
@@ -198,7 +207,9 @@ def escaped(text):
 
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
-    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    place = getattr(error, "place", None)  # of a line that is in no traceback
+    if place is None and step_file:
+        place = problem.where_in(step_file, error.__traceback__)
     name = type(error).__name__
     try:
         text = escaped(str(error))

@@ -3,6 +3,7 @@
 Runs inside a backend's interpreter: Python >= 3.11, PyTensor 3. Imported once PyTensor's settings are made.
 """
 
+import dataclasses
 import unittest.mock
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytensor as module
 import pytensor.tensor as tensor
 from pytensor import config, function, grad
 from pytensor.compile.sharedvalue import collect_new_shareds
-from pytensor.gradient import DisconnectedType, NullType
+from pytensor.gradient import DisconnectedInputError, DisconnectedType, NullType
 from pytensor.gradient import pushforward as forward_mode
 from pytensor.graph.basic import Constant, equal_computations
 from pytensor.graph.replace import clone_replace as clone
@@ -23,9 +24,9 @@ NAME, GROUP, PYTHON_LINKER = "PyTensor", "pytensor", "vm"
 DISCONNECTED = "disconnected"  # what `grad` is asked for to return what has no path as a type
 
 __all__ = [
-    "DISCONNECTED", "GROUP", "NAME", "PYTHON_LINKER", "Constant", "DisconnectedType", "NullType", "ancestors", "clone", "config",
-    "draw", "equal_computations", "function", "generator", "grad", "graph_inputs", "like", "module", "pushforward", "scan",
-    "step_of", "tensor", "tensor_type",
+    "DISCONNECTED", "GROUP", "NAME", "PYTHON_LINKER", "Constant", "DisconnectedInputError", "DisconnectedType",
+    "NullType", "ancestors", "clone", "config", "draw", "equal_computations", "function", "generator", "grad",
+    "graph_inputs", "like", "module", "pushforward", "scan", "scan_op", "step_of", "tensor", "tensor_type",
 ]  # fmt: skip
 
 
@@ -34,10 +35,25 @@ def scan(**arguments):
     return module.scan(**{**arguments, "return_list": True, "return_updates": True})[0]
 
 
-def step_of(fn, arguments):
+def scan_op(op, inner_inputs, inner_outputs, truncate_gradient):
+    """A scan like this one, with another step, which may have further non-sequences."""
+    further = len(inner_inputs) - len(op.inner_inputs)
+    return type(op)(
+        inner_inputs,
+        inner_outputs,
+        dataclasses.replace(op.info, n_non_seqs=op.info.n_non_seqs + further),
+        mode=op.mode,
+        truncate_gradient=truncate_gradient,
+        name=op.name,
+        allow_gc=op.allow_gc,
+        strict=op.strict,
+    )
+
+
+def step_of(fn, arguments, fixed):
     """As scan calls its step: the generators that are made within the step are updated at every step, others only if told."""
     with collect_new_shareds() as made:
-        returned = fn(*arguments)
+        returned = fn(*arguments, *fixed)
     condition, outputs, updates = get_updates_and_outputs(returned)
     for variable in made:
         if variable.default_update is not None:

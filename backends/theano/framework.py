@@ -6,7 +6,7 @@ Runs inside a backend's interpreter: Python 3.9 to 3.11, Theano-PyMC. Imported o
 import theano as module
 import theano.tensor as tensor
 from theano import config, function, grad
-from theano.gradient import DisconnectedType, NullType, Rop
+from theano.gradient import DisconnectedInputError, DisconnectedType, NullType, Rop
 from theano.graph.basic import Constant, ancestors, equal_computations, graph_inputs
 from theano.scan.utils import clone, get_updates_and_outputs
 from theano.tensor.random.utils import RandomStream
@@ -15,9 +15,9 @@ NAME, GROUP, PYTHON_LINKER = "Theano", "theano", "py"
 DISCONNECTED = "Disconnected"  # what `grad` is asked for to return what has no path as a type
 
 __all__ = [
-    "DISCONNECTED", "GROUP", "NAME", "PYTHON_LINKER", "Constant", "DisconnectedType", "NullType", "ancestors", "clone", "config",
-    "draw", "equal_computations", "function", "generator", "grad", "graph_inputs", "like", "module", "pushforward", "scan",
-    "step_of", "tensor", "tensor_type",
+    "DISCONNECTED", "GROUP", "NAME", "PYTHON_LINKER", "Constant", "DisconnectedInputError", "DisconnectedType",
+    "NullType", "ancestors", "clone", "config", "draw", "equal_computations", "function", "generator", "grad",
+    "graph_inputs", "like", "module", "pushforward", "scan", "scan_op", "step_of", "tensor", "tensor_type",
 ]  # fmt: skip
 
 
@@ -25,10 +25,15 @@ def scan(**arguments):
     return module.scan(**{**arguments, "return_list": True})[0]
 
 
-def step_of(fn, arguments):
-    condition, outputs, updates = get_updates_and_outputs(fn(*arguments))
+def scan_op(op, inner_inputs, inner_outputs, truncate_gradient):
+    """A scan like this one, with another step, which may have further non-sequences."""
+    return type(op)(inner_inputs, inner_outputs, {**op.info, "truncate_gradient": truncate_gradient})
+
+
+def step_of(fn, arguments, fixed):
+    condition, outputs, updates = get_updates_and_outputs(fn(*arguments, *fixed))
     outputs, updates = list(outputs), dict(updates)
-    for variable in graph_inputs(outputs):
+    for variable in graph_inputs(outputs, blockers=fixed):  # what draws a non-sequence runs once, outside
         if getattr(variable, "default_update", None) is not None:
             updates.setdefault(variable, variable.default_update)
     return condition, outputs, updates

@@ -1,7 +1,6 @@
-"""The likelihood of a local linear trend, as a PyMC model would hold it: a Kalman filter that runs over the data by pytensor.scan."""
+"""The likelihood of a local linear trend, as a PyMC model would hold it: a Kalman filter, run over the data by pytensor.scan."""
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 
 STEPS = 12

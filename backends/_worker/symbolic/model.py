@@ -12,13 +12,13 @@ import numpy as np
 from gradcheck_worker import tensor_xp
 from gradcheck_worker.problem import StepError
 
-from . import draws, nodes, tape
+from . import draws, nodes, redraw, tape, words
 
 
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
 
-    pushforward = None  # compiled where it is asked for
+    pushforward = sampler = None  # compiled where they are asked for
 
     def __init__(self, problem, framework):
         self.problem, self.framework = problem, framework
@@ -55,7 +55,8 @@ class Model:
         return self.framework.tensor_type(str(array.dtype), [n == 1 for n in array.shape])(name)
 
     def call(self, function, arrays, *more):
-        return function(*[arrays[name] for name in self.inputs], *more)
+        with words.in_few(self.framework):
+            return function(*[arrays[name] for name in self.inputs], *more)
 
     def generator(self):
         return self.framework.generator(self.problem.draw_seed)
@@ -159,19 +160,26 @@ class Model:
         """{objective: {input: (status, array or reason)}}; one function per objective, as a user would compile them."""
         if self.reverse is None:
             self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
+        return self.evaluated(self.reverse, arrays, cotangent)
+
+    def evaluated(self, taken, arrays, cotangent):
+        """{objective: {input: (status, array or reason)}} of what `differentiate` gave for each objective."""
         results = {}
-        for name, (function, gradients) in self.reverse.items():
-            arrived = iter(self.call(function, arrays, cotangent) if function else ())
-            results[name] = {
-                n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
-            }
+        for name, (function, gradients) in taken.items():
+            try:
+                arrived = [("ok", array) for array in (self.call(function, arrays, cotangent) if function else ())]
+            except StepError as error:  # the forward runs: a reverse rule does not
+                arrived = [("refused", str(error))] * len(gradients)
+            given = iter(arrived)
+            results[name] = {n: next(given) if status == "ok" else (status, g) for n, (status, g) in gradients.items()}
         return results
 
-    def differentiate(self, objective):
-        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
+    def differentiate(self, objective, cost=None):
+        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)}). cost: another one."""
+        cost = self.costs[objective["name"]] if cost is None else cost
         cotangent = self.framework.tensor.scalar("cotangent", dtype=self.problem.dtype)
         wrt = {name: self.inputs[name] for name in objective["wrt"]}
-        gradients = symbolic_gradients(self.framework, self.costs[objective["name"]], wrt, cotangent)
+        gradients = symbolic_gradients(self.framework, cost, wrt, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients
 
@@ -180,7 +188,10 @@ class Model:
         moved = {name: self.inputs[name] for name in self.problem.wrt}
         if self.pushforward is None:
             along = [self.variable("tangent_" + name, arrays[name]) for name in moved]
-            ends = self.framework.pushforward(list(self.costs.values()), list(moved.values()), along)
+            try:
+                ends = self.framework.pushforward(list(self.costs.values()), list(moved.values()), along)
+            except self.framework.DisconnectedInputError as error:  # its own words are a stack
+                raise ValueError("the framework finds no path from an input to the objectives") from error
             self.pushforward = self.compile(ends, *along)
         still = {name: np.zeros_like(arrays[name]) for name in moved}
         given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
@@ -192,6 +203,18 @@ class Model:
         return dict(
             zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
         )
+
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws; None if there are none."""
+
+        if self.sampler is None:
+            costs, inputs = list(self.costs.values()), list(self.inputs.values())
+            self.sampler = redraw.function(self.framework, costs, inputs, self.compile) or ()
+        if not self.sampler:
+            return None
+        states, function = self.sampler
+        seeded = ([redraw.state(v, seed, k) for k, v in enumerate(states)] for seed in seeds)
+        return [[float(value) for value in self.call(function, arrays, *others)] for others in seeded]
 
     # -- for diagnosis: the ops one by one ---------------------------------------------------------------------------
 
@@ -222,6 +245,9 @@ class Model:
 
     def births(self):
         return self.ops.births()
+
+    def frozen(self, arrays):
+        return self.ops.frozen(arrays)
 
     def composed(self, **changes):
         return self.ops.composed(**changes)
@@ -282,6 +308,8 @@ def symbolic_gradients(framework, cost, inputs, cotangent=None, **options):
     def judged(result):
         if isinstance(result, Exception):
             told = type(result).__name__
+            if told == "MethodNotDefined" and len(result.args) == 3:
+                return "null", f"{told}: {result.args[2]} has no method {result.args[0]}"
             kind = "null" if told in ("NullTypeGradError", "MethodNotDefined", "NotImplementedError") else "refused"
             return kind, f"{told}: {str(result).strip() or 'an op has no reverse rule'}".split("\n")[0]
         if isinstance(result.type, framework.NullType):
