@@ -52,6 +52,7 @@ TABLE = {
 CAUSES = {
     "pytensor-volatility": {"GC101": "key.normal()"},
     "pytensor-latent": {"GC101": "rng.normal(size=(4, 2))", "GC202": "rng.normal(size=(4, 2))"},
+    "pytensor-sampler": {"GC102": ".exponential(scale)"},
     "pytensor-overflow": {"GC301": "pt.exp(2.0 * x)"},
     "pytensor-length": {"GC302": "pt.sqrt(pt.sum("},
     "pytensor-wrong-pullback": {"GC206": "cube(before)"},

@@ -13,6 +13,7 @@ def start(settings):
         "floatX": settings["dtype"],
         "base_compiledir": settings["cache"],
         "traceback__limit": "12",  # so that a variable knows the line of the user's file that made it
+        "exception_verbosity": "medium",  # the op that raised, and its line
         "mode": settings["mode"],
     }
     if settings["linker"] != "cvm":

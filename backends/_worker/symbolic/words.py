@@ -22,16 +22,16 @@ def in_few(framework):
     except StepError:
         raise
     except Exception as error:
-        if NODE not in str(error):
+        text = "\n".join([str(error), *getattr(error, "__notes__", [])])  # PyTensor adds its own as notes
+        if NODE not in text:
             raise
-        told = StepError(brief(error))
-        told.place = place(framework, str(error))
+        told = StepError(brief(error, text))
+        told.place = place(framework, text)
         raise told from error
 
 
-def brief(error):
-    """The error's kind and words, and the op that raised it, in one line."""
-    text = str(error)
+def brief(error, text):
+    """The error's kind and words, and the op that raised it, in one line. text: all that the framework says."""
     words = " ".join(text.partition(NODE)[0].split())
     op = re.search(re.escape(NODE) + r"\s*([^\n(]+)", text)
     return f"{type(error).__name__}: {words}" + (f" (in {op.group(1).strip()})" if op else "")
