@@ -35,6 +35,7 @@ TABLE = {
     },
     "pytensor-returned-draw": everywhere("pass", "", "gain", "spread"),
     "pytensor-sampler": {(SCAN, "scale"): ("null", "GC102")},
+    "pytensor-coin": {(SCAN, "bias"): ("inconclusive", "GC401")},
     "pytensor-reparameterised": everywhere("pass", "", "mean", "log_sd", rollouts=[SCAN]),
     "pytensor-overflow": {(SCAN, "x"): ("nonfinite", "GC301")},
     "pytensor-switched": everywhere("pass", "", "pull"),

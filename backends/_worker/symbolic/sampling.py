@@ -20,7 +20,7 @@ def called(ops, node, usual):
     kind = type(node.op)
     if "RandomVariable" in lineage(node.op):  # the op's own name is not always the one it is called by
         module = vars(sys.modules[kind.__module__])
-        return next((n for n, thing in module.items() if type(thing) is kind), node.op.name)
+        return next((n for n, thing in module.items() if type(thing) is kind), node.op.name).lstrip("_")
     streams = [c for n, c in vars(sys.modules[kind.__module__]).items() if n.endswith("RandomStream")]
     names = {method for stream in streams for method in vars(stream)}
     on_line = [n for n in calls_at(*ops.place(node)) if n in names]
