@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradcheck.catalog import suggest
-from gradcheck.check import Settings
+from gradcheck.pipeline import Settings
 from gradcheck.errors import UsageError
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits

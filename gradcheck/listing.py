@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradcheck.catalog import Backend, load_backends
-from gradcheck.check import Settings, load_all, planned
+from gradcheck.pipeline import Settings, load_all, planned
 from gradcheck.configuration import case_paths, configuration
 from gradcheck.diagnosis.scene import relative
 

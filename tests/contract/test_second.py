@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradcheck._backends._worker import directions
-from gradcheck.check import job
+from gradcheck.pipeline import job
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, numbers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradcheck.check import Settings, run
+from gradcheck.pipeline import Settings, run
 from gradcheck.model import Report
 from gradcheck.workers import Limits
 
