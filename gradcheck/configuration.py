@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gradcheck.catalog import suggest
-from gradcheck.pipeline import Settings
 from gradcheck.errors import UsageError
+from gradcheck.pipeline import Settings
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
