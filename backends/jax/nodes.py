@@ -1,7 +1,7 @@
 """The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
 
 Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`,
-`moving` (name -> array), `in_precision()` and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
+`moving` (name -> array), `precision()`, a scope, and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from gradcheck_worker import directions
 
+from .precision import precise
 from .tape import SELECTS, Tape, apply, is_finite, is_inexact
 
 SHOWN = ("op", "file", "line", "column", "text", "steps", "kind", "why", "active", "defined")
@@ -27,15 +28,16 @@ class Inspected:
     def tape(self):
         return self.record()
 
+    @precise
     def record(self, **changes):
         """Run the objectives op by op."""
         task = self.problem
-        self.in_precision()
-        folder = os.path.dirname(os.path.abspath(task.step_file))
+        folder = os.path.dirname(os.path.abspath(task.step_file)) if task.step_file else ""
         moving = {name: task.arrays[name] for name in self.moving}
         unrolled = task.rollout == "unroll"
         return Tape(lambda m: self.listed(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
 
+    @precise
     def nodes(self):
         for event in self.tape.events:
             node = self.tape.nodes[event.node] if event.node is not None else None
@@ -53,18 +55,18 @@ class Inspected:
         floats = [number for number, node in enumerate(self.tape.nodes) if node["float"]]
         return {number: position for position, number in enumerate(floats)}
 
+    @precise
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""
-        self.in_precision()
         events = [e for e in self.tape.events if e.node is not None and self.numbers.get(e.node) == node]
         if not events:
             raise ValueError(f"op {node} takes no part in any gradient")
         event = next((e for e in events if e.step == step), events[0])
-        return Focus(event, self.in_precision)
+        return Focus(event, self.precision)
 
+    @precise
     def births(self):
         """Where values or cotangents that are not finite come from, forward and backward."""
-        self.in_precision()
         found = []
         for position, objective in enumerate(self.problem.objectives):
             finite = is_finite(self.tape.results[position].data)
@@ -120,9 +122,9 @@ class Inspected:
             "result": birth.result,
         }
 
+    @precise
     def composed(self, open_stops=False, inside=(), mend=False):
         """The gradients as composed from the ops' own rules; see Tape for open_stops and inside, Reverse for mend."""
-        self.in_precision()
         tape = self.tape
         if open_stops or inside:
             places = [path for node in inside for path in self.float_nodes[node]["paths"]]
@@ -271,8 +273,8 @@ class Focus:
     with a fixed random cotangent. Inputs through which no gradient passes stay as they were.
     """
 
-    def __init__(self, event, in_precision):
-        self.in_precision = in_precision
+    def __init__(self, event, precision):
+        self.precision = precision
         self.equation, self.given = event.equation, [v.data for v in event.inputs]
         self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
         results = [v.data for v in event.outputs]
@@ -288,17 +290,18 @@ class Focus:
         self.finite_out = all(is_finite(r) for r in results)
 
     def filled(self, arrays):
-        self.in_precision()
         values = list(self.given)
         for k in self.moving:
             values[k] = jnp.asarray(arrays[f"input {k}"])
         return values
 
+    @precise
     def values(self, arrays):
         results = apply(self.equation, self.filled(arrays))
         terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.weights)]
         return [[float(t.sum()) for t in terms], [float(np.abs(t).sum()) for t in terms]]
 
+    @precise
     def gradients(self, arrays, cotangent=1.0):
         values, answers = self.filled(arrays), {}
         for position, k in enumerate(self.results):

@@ -18,7 +18,7 @@ from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, num
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
-from gradcheck.source import parse
+from gradcheck.source import parse, text_of
 
 BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
 
@@ -117,7 +117,7 @@ def surrogate_finding(scene: Scene, proven: dict[str, str], checks: list[Evidenc
 def stop_lines(case: Case) -> list[int]:
     """Lines of the step's file that call stop_gradient; in the step itself first."""
     try:
-        tree = parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(text_of(case.step_file))
     except (OSError, SyntaxError, ValueError):
         return []
     step = step_function(case)
