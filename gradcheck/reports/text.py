@@ -62,7 +62,8 @@ def failures(report: Report, width: int = 80) -> str:
         if not finding.expected and finding.severity is not Severity.ADVICE
     ]
     told += [f"{problem}\n" for problem in report.problems]
-    return "\n".join([*told, summary(report)])
+    rerun = plain(command_lines("rerun: ", report.rerun, width)) if report.rerun else ""
+    return "\n".join([*told, f"{summary(report)}\n{rerun}".rstrip()])
 
 
 def lines(report: Report, width: int, verbose: int = 0, quiet: bool = False) -> Iterator[Line]:
