@@ -23,7 +23,7 @@ from gradcheck.pipeline import Plan, Settings, concluded, job, not_run, report_o
 from gradcheck.pipeline import run as run_cases
 from gradcheck.reports.text import failures
 
-NARROW = "checked in float32, as the model computes: it keeps no values in float64, so small errors stay unseen"
+NARROW = "checked in float32, as the model computes: it could not be held against itself in float64, so small errors stay unseen"
 StrPath = str | os.PathLike[str]
 
 

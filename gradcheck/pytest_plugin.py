@@ -88,8 +88,11 @@ class CaseFile(pytest.File):
     def collect(self) -> Iterator[CaseItem]:
         bench = bench_of(self.config)
         case, plan = bench.planned(self.path)
-        for name in plan.backends:
-            item: CaseItem = CaseItem.from_parent(self, name=name, plan=plan, group=bench.catalog[name][0].name)
+        for backend in plan.backends:
+            group = bench.catalog[backend][0].name
+            # xdist's loadgroup reads the group off the node id, where it cannot always write it (3.8 on pytest 9.2)
+            name = f"{backend}@{group}" if self.config.getoption("loadgroup", False) else backend
+            item: CaseItem = CaseItem.from_parent(self, name=name, plan=plan, backend=backend, group=group)
             item.extra_keyword_matches.add(case.name)
             yield item
 
@@ -100,9 +103,9 @@ class CaseFile(pytest.File):
 class CaseItem(pytest.Item):
     """One case on one backend. Backends of one framework share an xdist group, and so a process of it."""
 
-    def __init__(self, *, plan: Plan, group: str, **more: Any) -> None:
+    def __init__(self, *, plan: Plan, backend: str, group: str, **more: Any) -> None:
         super().__init__(**more)
-        self.plan = plan
+        self.plan, self.backend = plan, backend
         self.add_marker(pytest.mark.xdist_group(group))
 
     def runtest(self) -> None:
@@ -110,11 +113,11 @@ class CaseItem(pytest.Item):
         from gradcheck.reports.text import failures
 
         bench = bench_of(self.config)
-        report = bench.report(self.plan, self.name)
+        report = bench.report(self.plan, self.backend)
         if not bench.settings.strict and all(excused(self.plan, check) for check in report.checks):
             if not report.checks:
-                pytest.skip(f"the model has no loop for {self.name}: its other rollout is checked")
-            missing = f"{self.name} did not run: {report.checks[0].reason}"
+                pytest.skip(f"the model has no loop for {self.backend}: its other rollout is checked")
+            missing = f"{self.backend} did not run: {report.checks[0].reason}"
             self.note(missing)
             pytest.skip(missing)
         if not report.ok:
@@ -125,13 +128,13 @@ class CaseItem(pytest.Item):
 
     def note(self, text: str) -> None:
         """Have the end of the run say it, however the item ends."""
-        self.user_properties.append((NOTE, f"{self.parent.nodeid if self.parent else ''}::{self.name}: {text}"))
+        self.user_properties.append((NOTE, f"{self.parent.nodeid if self.parent else ''}::{self.backend}: {text}"))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         return words(excinfo.value, self.config) or super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, f"{self.plan.case.name} on {self.name}"
+        return self.path, None, f"{self.plan.case.name} on {self.backend}"
 
 
 def words(error: BaseException, config: pytest.Config) -> str:
