@@ -54,6 +54,8 @@ class Model(adapter.Model):
         self.losses = named_losses(built.get("loss"))
         if "step" in built:
             problem.steps = self.length()
+        elif not self.losses:
+            raise StepError("'loss' is empty: it has to be a function, or a dict of functions")
         values = {name: self.wide(np.asarray(jax.numpy.asarray(leaf))) for name, leaf in arrays.items()}
         every = {name: list(values) for name in self.losses or self.default_losses(values)}
         problem.declare(values, every)

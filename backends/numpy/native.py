@@ -25,6 +25,8 @@ class Model(adapter.Unrolled):
         self.problem, self.xp = problem, None
         self.tree, self.args = built["params"], tuple(built.get("args", ()))
         self.losses = dict(built["loss"]) if isinstance(built["loss"], dict) else {"loss": built["loss"]}
+        if not self.losses:
+            raise StepError("'loss' is empty: it has to be a function, or a dict of functions")
         for name, loss in self.losses.items():
             if not callable(loss):
                 raise StepError(f"'loss' is {type(loss).__name__}, not a function or a dict of functions ({name!r})")
