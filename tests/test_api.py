@@ -20,7 +20,6 @@ import gradcheck
 from gradcheck.catalog import load_backends
 from gradcheck.cli import main
 from gradcheck.errors import UsageError
-from gradcheck.model import Report
 from gradcheck.ownership import backend_of
 
 FAKE = Path(__file__).parent / "wrong_on_purpose" / "fake_adapter.py"
@@ -84,11 +83,8 @@ def test_run_takes_what_the_command_line_takes():
     parameters = inspect.signature(gradcheck.run).parameters
     assert set(parameters) == options | {"progress"}
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "paths")
-    assert all(
-        f"{name}:" in (gradcheck.run.__doc__ or "")
-        for name in parameters
-        if name not in ("rtol", "atol", "seed", "self_test", "fail_fast", "offline")
-    )
+    undocumented = [name for name in parameters if not re.search(rf"\b{name}\b", gradcheck.run.__doc__ or "")]
+    assert not undocumented
 
 
 def test_run_gives_the_report_that_the_command_line_shows(project):
@@ -224,7 +220,3 @@ def test_what_cannot_be_told_is_one_error(built, framework, told):
     with pytest.raises(UsageError) as caught:
         backend_of(NATIVES, built, framework)
     assert told in str(caught.value)
-
-
-def test_the_report_is_the_one_of_the_model():
-    assert gradcheck.Report is Report

@@ -47,7 +47,7 @@ def test_it_runs_on_every_rollout_of_its_framework_whatever_the_default(tmp_path
     ("text", "told"),
     [
         ("step: {framework: jaxx, build: model.py:build}\n", "2:19: unknown framework 'jaxx', did you mean 'jax'?"),
-        ("step: {framework: numpy, build: model.py:build}\n", "2:19: unknown framework 'numpy' (there is jax, theano)"),
+        ("step: {framework: caffe, build: model.py:build}\n", "2:19: unknown framework 'caffe' (there is jax, "),
         ("step: {framework: jax}\n", "2:1: missing key 'build'"),
         (
             "step: {framework: jax, build: model.py:build, scan: 1}\n",
