@@ -54,9 +54,9 @@ def run(
     paths: case files or folders of them; default: those of [tool.gradcheck], else cases/. backends: run only these (-b).
     select: only cases whose name matches (-k). seed, rtol, atol: in place of each case's own. jobs: workers busy at a time.
     timeout: seconds for one job of a worker. memory: GB of resident memory for each. diagnose_seconds: for one case's causes.
-    fail_fast: stop after the first case with an unexpected error. strict: exit code 3 also for inconclusive checks. self_test: plant
-    errors into the gradients that pass, and say which would be seen. order: 2 checks Hessian-vector products, too. no_expect: every
-    finding counts as unexpected. python: framework -> interpreter. backend_folders: where further backends are (--backends).
+    fail_fast: stop after the first case with an unexpected error. strict: exit code 3 also for inconclusive checks.
+    self_test: plant errors into the gradients that pass, and say which would be seen. order: 2 checks Hessian-vector products,
+    too. no_expect: every finding counts as unexpected. python: framework -> interpreter. backend_folders: where further backends are (--backends).
     offline: do not use the network to build environments. progress: is told what is being done, line by line.
 
     Returns the report: print it, show it in a notebook, or look into `.ok`, `.exit_code`, `.checks` and `.findings`. What is
@@ -246,7 +246,8 @@ def examined(
         results = [evidence(name) for name in own]
         found = concluded(plan, results, crew, settings)
         report = report_of(plan, found, settings, "gradcheck.check", crew)
-    return replace(report, warnings=(NARROW,)) if any(map(is_narrow, report.checks)) else report
+    narrow = (NARROW,) if any(map(is_narrow, report.checks)) else ()
+    return replace(report, warnings=(*report.warnings, *narrow))
 
 
 def is_narrow(check: Check) -> bool:

@@ -44,3 +44,17 @@ class GradientError(AssertionError):
     def __init__(self, message: str, report: Report | None = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+def log_traceback() -> str:
+    """Write the traceback of what is being handled to a file of its own; returns its path."""
+    import shlex
+    import sys
+    import tempfile
+    import traceback
+
+    from gradcheck import __version__
+
+    with tempfile.NamedTemporaryFile("w", prefix="gradcheck-internal-", suffix=".log", delete=False) as log:
+        log.write(f"gradcheck {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return log.name

@@ -18,9 +18,9 @@ class NativeProblem:
 
     arrays: the chosen parameters by their owners' names, at their own values. objectives: dicts name, wrt (floats alone; asked:
     with the integers). dtype: the framework's default float while `build` runs, then what the model computes in. widen: whether
-    float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws. told: options that it
-    sets itself. built: the model itself, where it lives in this very process (`gradcheck.check`): there is no `build` then, and
-    no step_file.
+    float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws from a state that its
+    scan does not keep; shared_draws: whether it looks as if all its steps drew the same. told: options that it sets itself.
+    built: the model itself, where it lives in this very process (`gradcheck.check`): there is no `build` then, and no step_file.
     """
 
     def __init__(self, description, rollout):
@@ -38,7 +38,7 @@ class NativeProblem:
         self.rollout = rollout
         self.steps = 1
         self.arrays, self.objectives, self.asked, self.told = {}, [], {}, {}
-        self.draws = False
+        self.draws = self.shared_draws = False
         self.one_rollout = ""  # why there is nothing to run in this rollout
 
     def build(self, forms):
@@ -108,6 +108,7 @@ class NativeProblem:
             "objectives": [{"name": name, "wrt": wrt} for name, wrt in self.asked.items()],
             "steps": self.steps,
             "draws": self.draws,
+            "shared_draws": self.shared_draws,
             "options": self.told,
             "one_rollout": self.one_rollout,
         }

@@ -46,6 +46,9 @@ class Model(adapter.Unrolled):
             pairs.append((value, abs(value)))
         return pairs
 
+    def redrawn(self, arrays, seeds):
+        """None: what such a model draws, it draws by itself."""
+
     def draws(self):
         raise StepError("the draws of a native model are its own")
 
