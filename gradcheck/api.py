@@ -55,9 +55,10 @@ def run(
     select: only cases whose name matches (-k). seed, rtol, atol: in place of each case's own. jobs: workers busy at a time.
     timeout: seconds for one job of a worker. memory: GB of resident memory for each. diagnose_seconds: for one case's causes.
     fail_fast: stop after the first case with an unexpected error. strict: exit code 3 also for inconclusive checks.
-    self_test: plant errors into the gradients that pass, and say which would be seen. order: 2 checks Hessian-vector products,
-    too. no_expect: every finding counts as unexpected. python: framework -> interpreter. backend_folders: where further backends are (--backends).
-    offline: do not use the network to build environments. progress: is told what is being done, line by line.
+    self_test: plant errors into the gradients that pass, and say which would be seen. order: 2 checks Hessian-vector
+    products, too. no_expect: every finding counts as unexpected. python: framework -> interpreter. backend_folders: where
+    further backends are (--backends). offline: do not use the network to build environments. progress: is told what is being
+    done, line by line.
 
     Returns the report: print it, show it in a notebook, or look into `.ok`, `.exit_code`, `.checks` and `.findings`. What is
     wrong with a case or a backend is in it. Raises GradcheckError if the arguments or [tool.gradcheck] make no sense.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +63,16 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CaseFile |
     return None
 
 
+NAMED = pytest.StashKey[frozenset[Path]]()
+
+
 def is_configured(path: Path, config: pytest.Config) -> bool:
-    """Whether the ini option names this file, its folder, or a glob that it matches."""
-    base = config.inipath.parent if config.inipath else config.rootpath
-    for entry in config.getini("gradcheck_cases"):
-        named = base / entry
-        if named == path or named in path.parents or fnmatch(str(path), str(named)):
-            return True
-    return False
+    """Whether the ini option names this file, a folder that it is in, or a glob that it matches."""
+    if NAMED not in config.stash:
+        base = config.inipath.parent if config.inipath else config.rootpath
+        globs = (str(base / entry) for entry in config.getini("gradcheck_cases"))
+        config.stash[NAMED] = frozenset(Path(found) for pattern in globs for found in glob(pattern, recursive=True))
+    return not config.stash[NAMED].isdisjoint((path, *path.parents))
 
 
 def looks_like_case(path: Path) -> bool:

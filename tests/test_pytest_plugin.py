@@ -44,9 +44,10 @@ def step(xp, x, h, W, b):
 def kinked(xp, x, h, W, b):
     return {{"h": xp.tanh(x @ W + h) + xp.where(b > 0, b, 0.5 * b)}}
 """
-PROJECT = """
-[tool.pytest.ini_options]
-gradcheck_cases = ["cases", "models/*.case.yaml"]
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+INI = re.search(r"```toml pyproject.toml\n(.*?)```", README, re.DOTALL)[1]  # cases/ and models/**/*.case.yaml
+PROJECT = f"""
+{INI}
 [tool.gradcheck]
 backend_folders = ["backends"]
 backends = ["fake", "fake-scan"]

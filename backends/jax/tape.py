@@ -58,8 +58,8 @@ class Tape:
 
     inputs: name -> array; wrt: the names that gradients are asked for. steps: of the rollout; unrolled: it is no loop of JAX but
     one of Python. folder: where the user's step is, "" if it may be anywhere. open_stops: stop_gradient lets gradients through;
-    inside: places (see `paths`) of functions with a rule of their own that are entered. frozen: what every stop returns, in order,
-    in place of its operand; `stopped` holds what they returned here.
+    inside: places (see `paths`) of functions with a rule of their own that are entered. frozen: what every stop returns, in
+    order, in place of its operand; `stopped` holds what they returned here.
     """
 
     def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=(), frozen=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def jax_and_autograd(tmp_path_factory) -> Path:
 
 def test_jax(jax_and_autograd):
     run(jax_and_autograd, "jax_models.py")
+
+
+def test_the_readme(jax_and_autograd, tmp_path):
+    """What it writes runs as it stands."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## From Python and pytest")[2]
+    for label, command in (("python", []), ("python test_model.py", ["-m", "pytest", "-q"])):
+        block = re.search(rf"```{re.escape(label)}\n(.*?)```", section, re.DOTALL)
+        assert block, f"README.md has no block {label}"
+        file = tmp_path / "test_model.py"
+        file.write_text(block[1])
+        done = subprocess.run(
+            [str(jax_and_autograd), *command, str(file)], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " passed in " in done.stdout
 
 
 def test_autograd(jax_and_autograd):
