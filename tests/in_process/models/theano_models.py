@@ -1,5 +1,6 @@
 """Run by test_in_process.py in an environment that has Theano-PyMC."""
 
+import linecache
 import os
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_a_draw_in_the_step_is_found_on_its_line():
     assert (finding.code, finding.objectives, finding.parameters) == ("GC101", ("last",), ("W", "s"))
     assert finding.blame.file == "theano_models.py"
     assert finding.blame.text.endswith("# the draw")
+
+
+def test_a_graph_of_a_notebook_is_blamed_on_its_cell():
+    cell = "z = tt.sqrt(w)\ncost = z.sum()\n"
+    name = "<ipython-input-1-0123456789ab>"
+    linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+    namespace = {"tt": tt, "w": theano.shared(np.zeros(2), name="w")}
+    exec(compile(cell, name, "exec"), namespace)
+    (finding,) = gradcheck.check(namespace["cost"], [namespace["w"]]).findings
+    assert finding.code == "GC302"
+    assert (finding.blame.line, finding.blame.text) == (1, "z = tt.sqrt(w)")
 
 
 @pytest.mark.parametrize(
