@@ -41,6 +41,8 @@ class GradientError(AssertionError):
     report: what was found; None if it never came to a check, because the model or the arguments make no sense.
     """
 
+    __module__ = "gradcheck"  # as users know it, in a test's output too
+
     def __init__(self, message: str, report: Report | None = None) -> None:
         super().__init__(message)
         self.report = report
