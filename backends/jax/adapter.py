@@ -54,13 +54,13 @@ class Model(nodes.Inspected):
         self.problem = problem
         self.xp = xp.namespace(problem.dtype)
         self.moving = {name: problem.arrays[name] for name in problem.differentiable}
-        with self.precision():
+        with self.in_precision():
             self.constants = {name: jax.numpy.asarray(problem.arrays[name]) for name in problem.constants}
             self.shapes = self.shapes_of_one_step()
         self.forward = jax.jit(self.objectives)
         self.reverse = jax.jit(self.cotangents)
 
-    def precision(self):
+    def in_precision(self):
         """The scope in which this model's arrays are made and its functions run."""
         return x64(self.problem.dtype == "float64")
 

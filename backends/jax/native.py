@@ -40,7 +40,7 @@ class Model(adapter.Model):
 
         self.problem, self.built = problem, built
         self.x64 = bool(jax.config.jax_enable_x64 or problem.widen)  # `build` may have switched it
-        with self.precision():
+        with self.in_precision():
             self.set_up()
 
     def set_up(self):
@@ -63,7 +63,7 @@ class Model(adapter.Model):
         with stops_open(problem):
             self.trace()
 
-    def precision(self):
+    def in_precision(self):
         return x64(self.x64)
 
     def wide(self, leaf):
@@ -92,9 +92,8 @@ class Model(adapter.Model):
             found, _ = self.listed(self.moving)
             compiled = as_written
         self.problem.settle(found)
-        if compiled is jax.jit:
-            self.problem.shared_draws = program.shares_draws(jax.make_jaxpr(self.scalars)(self.given).jaxpr)
         self.forward = compiled(self.objectives)
+        self.problem.shared_draws = self.traced is not None and program.shares_draws(self.traced)
         self.reverse = {o["name"]: compiled(self.gradient_of(k)) for k, o in enumerate(self.problem.objectives)}
 
     def params(self, moving):

@@ -1,7 +1,7 @@
 """The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
 
 Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`,
-`moving` (name -> array), `precision()`, a scope, and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
+`moving` (name -> array), `in_precision()`, a scope, and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
 """
 
 import functools
@@ -68,7 +68,8 @@ class Inspected:
         if node["kind"] == "stop":
             ends = zip(self.problem.objectives, self.tape.results)
             reaches = [o["name"] for o, value in ends if number in value.past.behind]
-            return {"meant": lineage.meant(number, node), "reaches": reaches}
+            recurrent = number in node["behind"]
+            return {"meant": lineage.meant(number, node), "reaches": reaches, "recurrent": recurrent}
         if node["primitive"] in STATEFUL:
             return {
                 "stateful": True,
@@ -77,6 +78,20 @@ class Inspected:
         if node["kind"] == "draw":
             return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
         return {}
+
+    @functools.cached_property
+    def traced(self):
+        """The program of the objectives: traced for `forward` anyway, where that is compiled; None where it cannot be traced."""
+        with self.in_precision():
+            return self.forward.trace(self.given).jaxpr.jaxpr if hasattr(self.forward, "trace") else None
+
+    @property
+    def precision(self):
+        """The lowest float type on the way from what is differentiated to the objectives; None if that cannot be told."""
+        if self.traced is None:
+            return None
+        moves = [name in self.problem.wrt for name in sorted(self.given)]  # as JAX flattens a dict
+        return program.precision(self.traced, moves)[1]
 
     @precise
     def frozen(self, arrays):
@@ -116,7 +131,7 @@ class Inspected:
         if not events:
             raise ValueError(f"op {node} takes no part in any gradient")
         event = next((e for e in events if e.step == step), events[0])
-        return Focus(event, self.precision)
+        return Focus(event, self.in_precision)
 
     @precise
     def births(self):
@@ -327,8 +342,8 @@ class Focus:
     with a fixed random cotangent. Inputs through which no gradient passes stay as they were.
     """
 
-    def __init__(self, event, precision):
-        self.precision = precision
+    def __init__(self, event, in_precision):
+        self.in_precision = in_precision
         self.equation, self.given = event.equation, [v.data for v in event.inputs]
         self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
         results = [v.data for v in event.outputs]

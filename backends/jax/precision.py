@@ -18,11 +18,11 @@ def x64(wanted):
 
 
 def precise(method):
-    """Run a method within the scope of its object's `precision()`."""
+    """Run a method within the scope of its object's `in_precision()`."""
 
     @functools.wraps(method)
     def scoped(self, *arguments, **named):
-        with self.precision():
+        with self.in_precision():
             return method(self, *arguments, **named)
 
     return scoped
