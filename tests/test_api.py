@@ -168,6 +168,12 @@ def test_a_framework_that_this_process_lacks_is_one_clear_error():
 NATIVES = list({b.name: b for b, _ in load_backends().values() if b.native}.values())
 
 
+@pytest.mark.parametrize("backend", NATIVES, ids=lambda backend: backend.name)
+def test_every_backend_of_native_models_can_check_in_process(backend):
+    assert backend.owns
+    assert "\ndef in_process(built):\n" in (backend.folder / "adapter.py").read_text()
+
+
 def thing(module: str, base: type = object) -> Any:
     """An object whose type is defined in a module."""
     return type("Thing", (base,), {"__module__": module})()
