@@ -132,6 +132,8 @@ def check(
     """
     if params is None and not isinstance(loss, Mapping):
         raise UsageError("no parameters: gradcheck.check(loss, params, ...)")
+    if isinstance(params, Iterator):  # such as model.parameters(), which can be walked through once
+        params = list(params)
     built = dict(loss) if params is None else {"loss": loss, "params": params, "args": args}
     if params is None and args:
         raise UsageError("arguments of the loss make no sense without parameters")
