@@ -154,7 +154,7 @@ def gradcheck(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def report():
-    return json.loads(gradcheck("run", FOLDER, "--json", "-").stdout)
+    return json.loads(gradcheck("run", FOLDER, "--json", "-", "--diagnose-seconds", "60").stdout)
 
 
 def test_every_model_is_in_the_table(report):

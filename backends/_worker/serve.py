@@ -13,10 +13,9 @@ import numpy as np
 from . import directions, native, problem, wire
 
 
-def load_adapter(path):
+def load_adapter(path, package="gradcheck_backend"):
     """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
     folder = os.path.dirname(path)
-    package = "gradcheck_backend"
     spec = importlib.util.spec_from_file_location(package, path, submodule_search_locations=[folder])
     module = importlib.util.module_from_spec(spec)
     sys.modules[package] = module
@@ -27,8 +26,8 @@ def load_adapter(path):
 class Worker:
     """The models that are alive in this process, by handle."""
 
-    def __init__(self, adapter_path):
-        self.adapter = load_adapter(adapter_path)
+    def __init__(self, adapter):
+        self.adapter = adapter
         self.models = {}
 
     def start(self, settings):
@@ -236,7 +235,7 @@ def run(channel, adapter_path):
         operation = job.pop("op")
         try:
             if worker is None:
-                worker = Worker(adapter_path)
+                worker = Worker(load_adapter(adapter_path))
             if operation == "prepare":
                 step_file = job["case"]["step_file"]
             answer = {"ok": getattr(worker, operation)(**job)}

@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.11, numpy >= 2, PyTensor 3. Mod
 as the default mode is what scan's inner function is compiled in.
 """
 
+import contextlib
 import os
 
 
@@ -57,6 +58,18 @@ def prepare_native(problem):
     from . import framework
 
     return native.prepare(problem, framework)
+
+
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the process's floatX).
+
+    Nothing is set: graphs are compiled in the mode that the process has, and no update is applied.
+    """
+    import pytensor
+    from gradcheck_worker.symbolic import native
+
+    yield native.form_of(built), pytensor.config.floatX
 
 
 def prepare_second(problem):

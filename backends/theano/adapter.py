@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, Theano-PyMC. Mode, li
 Theano caches the default mode and hands it to scan's inner function, so they are set before the import and never changed.
 """
 
+import contextlib
 import os
 
 
@@ -47,6 +48,18 @@ def prepare_native(problem):
     from . import framework
 
     return native.prepare(problem, framework)
+
+
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the process's floatX).
+
+    Nothing is set: graphs are compiled in the mode that the process has, and no update is applied.
+    """
+    import theano
+    from gradcheck_worker.symbolic import native
+
+    yield native.form_of(built), theano.config.floatX
 
 
 def prepare_second(problem):

@@ -79,12 +79,12 @@ class Node:
 
     @property
     def place(self) -> str:
-        return f"{Path(self.file).name}:{self.line}" if self.file else "a place that is not known"
+        return f"{Path(relative(self.file)).name}:{self.line}" if self.file else "a place that is not known"
 
     @property
     def definition(self) -> str:
         file, _, line = self.defined.rpartition(":")
-        return f"{Path(file).name}:{line}" if file else ""
+        return f"{Path(relative(file)).name}:{line}" if file else ""
 
 
 def is_cut(evidence: Evidence) -> bool:

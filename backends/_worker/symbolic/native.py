@@ -33,6 +33,17 @@ def prepare(problem, framework):
     return Model(problem, framework, built, loop)
 
 
+def form_of(built):
+    """A model as `gradcheck.check` is given it, {"loss", "params", "args"} or a native form, in the native form."""
+    if "loss" not in built:
+        return built
+    costs, given = built["loss"], built.get("args", ())
+    if len(given) > 1 or not all(isinstance(inputs, dict) for inputs in given):
+        raise TypeError("after the cost and the parameters comes one {variable: array} for the graph's free inputs")
+    costs = costs if isinstance(costs, dict) else {costs.name or "loss": costs}
+    return {"costs": costs, "wrt": built["params"], "inputs": dict(*given)}
+
+
 def given_inputs(built):
     """{variable: array} of the graph's own free inputs."""
     given = built.get("inputs", {})
