@@ -5,6 +5,7 @@ Runs inside a backend's interpreter: Python >= 3.11, PyTensor 3. Imported once P
 
 import dataclasses
 import unittest.mock
+import warnings
 
 import numpy as np
 import pytensor as module
@@ -32,7 +33,9 @@ __all__ = [
 
 def scan(**arguments):
     """With return_updates, which is deprecated: without, a scan whose generators are updated by a dict is refused."""
-    return module.scan(**{**arguments, "return_list": True, "return_updates": True})[0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Scan return signature will change", DeprecationWarning)
+        return module.scan(**{**arguments, "return_list": True, "return_updates": True})[0]
 
 
 def scan_op(op, inner_inputs, inner_outputs, truncate_gradient):

@@ -72,6 +72,19 @@ def test_autograd(jax_and_autograd):
     run(jax_and_autograd, "autograd_models.py")
 
 
+def test_pytensor(tmp_path):
+    """In FAST_COMPILE: its own default compiles by numba, for minutes."""
+    python = environment_with("pytensor", tmp_path / "environment")
+    warned = "ignore::FutureWarning"
+    run(
+        python,
+        "pytensor_models.py",
+        "-W",
+        warned,
+        PYTENSOR_FLAGS="cxx=,mode=FAST_COMPILE,base_compiledir=" + str(tmp_path),
+    )
+
+
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="Theano-PyMC has no Python that gradcheck itself runs on but 3.11"
 )
