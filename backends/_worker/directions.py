@@ -71,6 +71,15 @@ def along(index, stride, length):
     return index // stride % length
 
 
+def only(array, axis, indices):
+    """The array with zeros where the coordinate along the axis is none of the indices; as it is where it has no such axis."""
+    if array.ndim <= axis or max(indices) >= array.shape[axis]:
+        return array
+    kept = np.zeros(array.shape[axis])
+    kept[indices] = 1
+    return (array * kept.reshape([-1 if k == axis else 1 for k in range(array.ndim)])).astype(array.dtype)
+
+
 def bits(key, low, high):
     """Random words [low, high) of a key: uint64[high - low], any range the same as part of the whole."""
     generator = np.random.Philox(key=key)

@@ -278,6 +278,9 @@ class Model:
     def births(self):
         return self.ops.births()
 
+    def parts(self, inside=()):
+        return self.ops.parts(inside)
+
     def composed(self, **changes):
         return self.ops.composed(**changes)
 

@@ -12,6 +12,7 @@ from gradcheck.diagnosis.counterfactual import run_unroll
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
+from gradcheck.diagnosis.lost_branch import lost_branch
 from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
 from gradcheck.diagnosis.noise_in_scan import noise_in_scan
@@ -45,6 +46,7 @@ RULES: tuple[
     missing,
     fingerprints,
     cut_history,
+    lost_branch,
     wrong_gradient,
     no_reference,
     shared_noise,

@@ -93,7 +93,7 @@ def order_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     words, factor = recognised(shown).words, recognised(shown).factor
     name = factor_words(scene.case, factor)
-    times = "" if factor == 1 else f" and {factor:.6g} times too large"
+    times = "" if factor == 1 else f" and {factor:.6g} times the right one"
     if name.startswith("-1 "):
         times = " and has the wrong sign"
     equals = "" if factor == 1 else f", times {factor:.6g}" + (f", which equals {name}" if name else "")

@@ -70,7 +70,9 @@ def culprits(scene: Scene, group: list[Evidence]) -> list[Evidence]:
 def share_fingerprint(checks: list[Evidence]) -> bool:
     """Whether all of these gradients are wrong in the same way that has a name and a code of its own."""
     kinds = {
-        (e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}") if e.fingerprint else None
+        (e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}")
+        if e.fingerprint and e.fingerprint.tells_all
+        else None
         for e in checks
     }
     return len(kinds) == 1 and None not in kinds
@@ -87,7 +89,9 @@ def rule_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         checks,
         f"the reverse rule of {node.op} is wrong",
         numbers=numbers(shown),
-        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}",
+        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}"
+        + (f"; {look.instead}" if look.instead else "")
+        + lost_words(shown),
         proof=proof(culprit),
         help="correct the rule; if the forward is made of ops that have rules, delete the custom one" if own else "write it "
         "with other ops, or report it to the framework",
@@ -111,7 +115,16 @@ def op_proof(evidence: Evidence) -> str:
     if "culprit" not in evidence.notes:
         return ""
     look = evidence.notes["culprit"].look
-    return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}"
+    instead = f"; {look.instead}" if look.instead else ""
+    return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}{instead}"
+
+
+def lost_words(evidence: Evidence) -> str:
+    """That one part of the op is all that its rule leaves out, where that explains this check."""
+    lost = evidence.notes["culprit"].inspection.lost
+    if lost is None or not lost.explains(evidence):
+        return ""
+    return f"; one branch is lost: {lost.equals()}"
 
 
 def cleared(culprit: Culprit) -> str:
