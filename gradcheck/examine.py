@@ -458,7 +458,9 @@ class Examination:
             return probe(self.move(name, salt, **({"alike": kept} if kept else {})))
 
         turns = bool(self.domains[name].inside)  # entries are turned one by one to stay inside
-        return recognise(array, [probe(self.move(name, salt), found) for salt, found in known.items()], Fresh(fresh, not turns))
+        return recognise(
+            array, [probe(self.move(name, salt), found) for salt, found in known.items()], Fresh(fresh, not turns)
+        )
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""

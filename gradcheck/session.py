@@ -73,6 +73,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         ],
         "objectives": [
             {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": differentiable(case, o)}
+            | ({"whole": o.whole, "part": list(o.part)} if o.part else {})
             for o in case.objectives
         ],
     }
@@ -267,7 +268,12 @@ class Supposed(Focus):
     """One op, its results restricted, with one gradient given in place of its rule's: is that what these results contribute?"""
 
     def __init__(
-        self, parent: Session, of: Focus, pair: tuple[str, str], array: NDArray[Any], only: tuple[int, Sequence[int]] | None
+        self,
+        parent: Session,
+        of: Focus,
+        pair: tuple[str, str],
+        array: NDArray[Any],
+        only: tuple[int, Sequence[int]] | None,
     ) -> None:
         super().__init__(parent, *of.ids, only)
         self._pair, self._array = pair, array

@@ -171,7 +171,12 @@ def told_part(nodes, number, position, made):
     node = nodes[number]
     maker = {key: nodes[made][key] for key in ("op", "file", "line", "column")} if made is not None else None
     inner = any("inside" in path for path in node["paths"])
-    return {**{key: node[key] for key in ("op", "file", "line", "column")}, "input": position, "inner": inner, "made": maker}
+    return {
+        **{key: node[key] for key in ("op", "file", "line", "column")},
+        "input": position,
+        "inner": inner,
+        "made": maker,
+    }
 
 
 def always(birth):

@@ -224,7 +224,9 @@ class Ops:
         for o in self.problem.objectives:
             if objectives is None or o["name"] in objectives:
                 mended = (lambda birth: birth["zero_cotangent"]) if mend else never
-                back = self.reverse(o["name"], Backward(self, open_stops, inside, mended, lost=[self.edges[k] for k in lost]))
+                back = self.reverse(
+                    o["name"], Backward(self, open_stops, inside, mended, lost=[self.edges[k] for k in lost])
+                )
                 found[o["name"]] = {n: judged(back[n]) for n in o["wrt"]}
         return found
 
@@ -298,7 +300,8 @@ class Backward:
     """One reverse pass, op by op: the rule that Body.reverse asks for.
 
     mend: birth -> whether what is not finite there counts as 0. leak: the number of a select whose other side gets the cotangent
-    1 instead of 0. lost: (number, position) of inputs that get nothing. After the pass: births, and selects, the numbers of those that handed zeros to a side.
+    1 instead of 0. lost: (number, position) of inputs that get nothing. After the pass: births, and selects, the numbers of
+    those that handed zeros to a side.
     """
 
     def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None, lost=()):

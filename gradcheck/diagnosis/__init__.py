@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from gradcheck.diagnosis.carry_cut import lost_carry
 from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
@@ -27,7 +28,7 @@ from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
-from gradcheck.diagnosis.wrong_rule import wrong_rule
+from gradcheck.diagnosis.wrong_rule import wrong_rule, wrong_rule_after_all
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding
 
@@ -46,6 +47,8 @@ RULES: tuple[
     missing,
     fingerprints,
     cut_history,
+    lost_carry,
+    wrong_rule_after_all,
     lost_branch,
     wrong_gradient,
     no_reference,

@@ -100,6 +100,12 @@ class Look:
         return "cotangents" in self.worst.notes
 
     @property
+    def hands_nothing(self) -> bool:
+        """Whether its rule returns zeros where the op does move."""
+        wrong = (e for e in self.checks if e.check.verdict is Verdict.MISMATCH)
+        return any(e.gradient.array is not None and not e.gradient.array.any() for e in wrong)
+
+    @property
     def at(self) -> str:
         return "" if self.step is None else f" at step {self.step}"
 
@@ -272,7 +278,9 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
             look = Look(node, step if node.steps > 1 else None, evidence.checks)
             if look.verdict is Verdict.MISMATCH:
                 look.flat = is_stepwise(focus, look.worst)
-                look.instead = "" if look.flat or look.is_nonlinear else instead(session, focus, scene.case, look.checks)
+                look.instead = (
+                    "" if look.flat or look.is_nonlinear else instead(session, focus, scene.case, look.checks)
+                )
         finally:
             focus.close()
     except BackendError as error:

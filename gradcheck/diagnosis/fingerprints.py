@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
-from gradcheck.diagnosis.wrong_rule import op_blame, op_proof
+from gradcheck.diagnosis.wrong_rule import add_rule, op_blame, op_proof
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Finding, Verdict
 from gradcheck.numerics.fingerprint import Fingerprint, name_factor
@@ -25,11 +25,7 @@ def fingerprints(scene: Scene) -> Iterable[Claim]:
     for group in alike([e for e in known if e.fingerprint is not None], likeness):
         assert group[0].fingerprint is not None
         code = CODES[group[0].fingerprint.kind]
-        for evidence in group:
-            if "culprit" in evidence.notes:
-                codes = (*evidence.check.codes, *(c for c in (code, "GC206") if c not in evidence.check.codes))
-                evidence.check = replace(evidence.check, codes=codes)
-        yield Claim(code, group, partial(DESCRIBE[group[0].fingerprint.kind], scene))
+        yield Claim(code, add_rule(group, code), partial(DESCRIBE[group[0].fingerprint.kind], scene))
 
 
 def of_one_entry(known: list[Evidence]) -> None:
@@ -137,8 +133,8 @@ def precision_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         f"the gradient is right only as rounded to {name}",
         numbers=numbers(shown),
         because=f"each of its entries, of dtype {shown.check.dtype}, is a number that {name} holds exactly",
-        proof=f"along three random directions it is off by {recognised(shown).error:.0e} or less, no more than rounding the right "
-        f"gradient to {name} explains" + op_proof(shown),
+        proof=f"along three random directions it is off by {recognised(shown).error:.0e} or less, no more than rounding the "
+        f"right gradient to {name} explains" + op_proof(shown),
         help=f"look for a cast to {name} on the way back: in a reverse rule, or a buffer for gradients",
         whose=whose(shown),
         blame=op_blame(shown) or step_blame(scene.case),

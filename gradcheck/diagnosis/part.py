@@ -59,7 +59,9 @@ def place(told: Mapping[str, Any]) -> str:
     return f"{Path(told['file']).name}:{told['line']}" if told["file"] else "a place that is not known"
 
 
-def lost_part(session: Session, checks: Sequence[Evidence], right: Gradients, inside: Sequence[int] = ()) -> Lost | None:
+def lost_part(
+    session: Session, checks: Sequence[Evidence], right: Gradients, inside: Sequence[int] = ()
+) -> Lost | None:
     """The part that these wrong gradients lack; looked for within the functions `inside`, if there are any, else everywhere.
 
     right: the same gradients as they should be. What is nearest to the objective is tried first.

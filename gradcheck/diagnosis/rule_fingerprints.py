@@ -67,7 +67,9 @@ def pattern(found: Fingerprint, case: Case, shape: Sequence[int]) -> str:
     if name.startswith("-1 "):
         times = "has the wrong sign"
     if found.kind == "order":
-        return f"the right one {found.words}" + ("" if found.factor == 1 else f", and {times.replace('has the', 'with the')}")
+        return f"the right one {found.words}" + (
+            "" if found.factor == 1 else f", and {times.replace('has the', 'with the')}"
+        )
     if times.startswith("has"):
         return "the right one with the wrong sign"
     if found.kind == "sum":
@@ -101,9 +103,7 @@ def hypotheses(
             yield words, array, (axis, [index])
 
 
-def holds(
-    session: Session, focus: Focus, pair: tuple[str, str], array: NDArray[Any], only: Restriction | None
-) -> bool:
+def holds(session: Session, focus: Focus, pair: tuple[str, str], array: NDArray[Any], only: Restriction | None) -> bool:
     """Whether an array is the derivative of the op, its results restricted: examined as any gradient is."""
     if not array.any():
         return False
@@ -131,7 +131,5 @@ def alike(array: NDArray[Any], axis: int, flat: NDArray[np.int64]) -> bool:
 
 def only(array: NDArray[Any], axis: int, kept: Sequence[int]) -> NDArray[Any]:
     """The array with zeros where the coordinate along the axis is none of those kept."""
-    result = np.zeros_like(array)
-    index = (*[slice(None)] * axis, list(kept))
-    result[index] = array[index]
-    return result
+    inside = np.isin(np.arange(array.shape[axis]), list(kept))
+    return np.asarray(array * inside.reshape([-1 if k == axis else 1 for k in range(array.ndim)]), dtype=array.dtype)

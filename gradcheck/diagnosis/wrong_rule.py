@@ -33,7 +33,9 @@ class Culprit:
 
 
 def wrong_rule(scene: Scene) -> Iterable[Claim]:
-    """Wrong gradients whose wrong op is found, over all backends that show the same one."""
+    """Wrong gradients whose wrong op is found, over all backends that show the same one. Those that may have a code of their own
+    are left to its rule, which says this line, too: a fingerprint, and a rule that hands nothing back, as to a carry.
+    """
     groups: dict[object, list[Evidence]] = {}
     for group in by(scene.unexplained(Verdict.MISMATCH), lambda e: e.check.backend):
         group = [e for e in group if "consensus" not in e.notes]  # differences do not see these
@@ -45,8 +47,24 @@ def wrong_rule(scene: Scene) -> Iterable[Claim]:
             for evidence in checks:  # meant, and so not a mismatch: the observed code goes with the verdict
                 evidence.check = replace(evidence.check, verdict=Verdict.PASS, codes=("GC703",), detection_limit=None)
             yield Claim("GC703", checks, partial(surrogate_finding, scene))
-        elif not share_fingerprint(checks):  # the fingerprints' rule says it with the factor, and this line
+        elif not share_fingerprint(checks) and not checks[0].notes["culprit"].look.hands_nothing:
             yield Claim("GC206", checks, partial(rule_finding, scene))
+
+
+def wrong_rule_after_all(scene: Scene) -> Iterable[Claim]:
+    """Those that were left to rules of other codes, and that these did not claim."""
+    left = [e for e in scene.unexplained(Verdict.MISMATCH) if "culprit" in e.notes]
+    for checks in by(left, lambda e: e.notes["culprit"].key):
+        yield Claim("GC206", checks, partial(rule_finding, scene))
+
+
+def add_rule(checks: list[Evidence], code: str) -> list[Evidence]:
+    """Note GC206 after a cause's code with the checks for which a wrong rule is known."""
+    for evidence in checks:
+        if "culprit" in evidence.notes:
+            added = (c for c in (code, "GC206") if c not in evidence.check.codes)
+            evidence.check = replace(evidence.check, codes=(*evidence.check.codes, *added))
+    return checks
 
 
 def culprits(scene: Scene, group: list[Evidence]) -> list[Evidence]:
@@ -122,7 +140,7 @@ def op_proof(evidence: Evidence) -> str:
 def lost_words(evidence: Evidence) -> str:
     """That one part of the op is all that its rule leaves out, where that explains this check."""
     lost = evidence.notes["culprit"].inspection.lost
-    if lost is None or not lost.explains(evidence):
+    if lost is None or not lost.explains(evidence) or evidence.notes["culprit"].look.hands_nothing:
         return ""
     return f"; one branch is lost: {lost.equals()}"
 

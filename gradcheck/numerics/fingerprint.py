@@ -24,7 +24,7 @@ LOSS_SCALES = range(3, 25)  # powers of two by which a loss in a low precision i
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One direction with its reference. dot: (g . v, norm of g * v, sum of its magnitudes) of any array of the gradient's shape."""
+    """One direction with its reference. dot: (g . v, norm of g * v, sum of its sizes) of any array of the gradient's shape."""
 
     dot: Callable[[Array], tuple[float, float, float]]
     value: float
@@ -88,9 +88,9 @@ def recognise(array: Array, probes: Sequence[Probe], fresh: Fresh) -> Fingerprin
         return last[0]
 
     lower = precision(array)
-    if lower and all(p.rounds_to(array, PRECISIONS[lower][0]) for p in probes):
-        if one_more().rounds_to(array, PRECISIONS[lower][0]):
-            return Fingerprint("precision", 1.0, lower, miss(array, [*probes, *last], 1.0))
+    bits = PRECISIONS[lower][0] if lower else 0
+    if lower and all(p.rounds_to(array, bits) for p in probes) and one_more().rounds_to(array, bits):
+        return Fingerprint("precision", 1.0, lower, miss(array, [*probes, *last], 1.0))
     if any(p.agrees(array, times=10) for p in probes):
         return None  # an error this small would let many hypotheses through
 
