@@ -1,7 +1,8 @@
 """How much each part of an objective moves with an input, by differences alone: no reverse rule has a say in it.
 
 An objective is a sum of terms, over time and over the axes of what it is taken of. Its parts are objectives of the same
-forward, so one difference measures all of them. Where the input moves at single steps, that tells the effect of every step on every term.
+forward, so one difference measures all of them. Where the input moves at single steps, that tells the effect of every step on
+every term.
 """
 
 from __future__ import annotations
