@@ -69,7 +69,7 @@ def is_timed(case: Case, evidence: Evidence) -> bool:
 def looked_for(scene: Scene, evidence: Evidence) -> Cut | None:
     """The first cut that explains a wrong gradient along two directions."""
     first = seen(scene, evidence, SALTS[0])
-    if first is None or not is_apart(first):
+    if first is None or not is_apart(first) or not first.analytic:
         return None
     for kind, k in kinds(scene.case.steps):
         kept = passing(kind, k, *times(scene.case, evidence))
@@ -83,7 +83,8 @@ def looked_for(scene: Scene, evidence: Evidence) -> Cut | None:
 def fits(scene: Scene, evidence: Evidence, cut: Cut) -> bool:
     """Whether a cut that another gradient of the backend has shows here, too; along one direction, as it was not looked for."""
     found = seen(scene, evidence, SALTS[0])
-    return found is not None and found.equals(passing(cut.kind, cut.k, *times(scene.case, evidence)))
+    kept = passing(cut.kind, cut.k, *times(scene.case, evidence))
+    return found is not None and found.equals(kept, known_elsewhere=True)
 
 
 def times(case: Case, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:

@@ -114,12 +114,15 @@ def slice_of(scene: Scene, evidence: Evidence) -> Slice | None:
 
 def fits(scene: Scene, evidence: Evidence, found: Slice) -> bool:
     own = measured(scene, evidence, PARTS, SALTS[0], singly=False)
-    return own is not None and is_slice(own, found.axis, found.index, found.alone)
+    right = float(own.value[0, 0]) if own is not None else 0.0
+    return own is not None and own.equals(weights(found.axis, found.index, found.alone), right, known_elsewhere=True)
 
 
 def is_slice(found: Measured, axis: int, index: int, alone: bool) -> bool:
     """Whether a slice explains the gradient. It contributes something: else the gradient would be zero, or the right one."""
-    return found.equals(weights(axis, index, alone), right=float(found.value[0, 0]))
+    number, right = 1 + PLACES.index((axis, index)), float(found.value[0, 0])
+    there = abs(float(found.value[number, 0])) > 100 * (float(found.bound[number, 0]) + found.granted)
+    return there and found.equals(weights(axis, index, alone), right)
 
 
 def weights(axis: int, index: int, alone: bool) -> Floats:

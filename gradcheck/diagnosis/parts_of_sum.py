@@ -25,8 +25,9 @@ from gradcheck.numerics import reference
 from gradcheck.session import Point, Session
 
 ACCURATE = 1e-9  # of the gradient along the direction: how accurate the derivatives of parts are wanted
-RELATIVE = {"float64": 1e-6, "float32": 1e-4}  # of the norm of gradient * direction: how well a sum of parts has to fit
-APART = 30.0  # times that: how far the right one has to be
+RELATIVE = {"float64": 1e-8, "float32": 1e-4}  # of the norm of gradient * direction: how well a sum of parts has to fit
+APART = 10.0  # times that: how far the right one has to be for a hypothesis to be stated,
+NEARER = 3.0  # and for one that other gradients of the same pass have shown to hold here, too
 LONGEST = 64  # steps that are moved one by one
 Floats = NDArray[np.float64]
 Part = tuple[int, int] | None  # (axis, index), or all of it
@@ -45,14 +46,17 @@ class Measured:
     analytic: float
     granted: float
 
-    def equals(self, kept: Floats, right: float | None = None) -> bool:
+    def equals(self, kept: Floats, right: float | None = None, known_elsewhere: bool = False) -> bool:
         """Whether the wrong gradient is the sum with these weights, float64[parts, moves]; and the right one, by default the sum
-        of all, is another.
+        of all, is another. known_elsewhere: other gradients of the same pass have shown this.
         """
         total = float((kept * self.value).sum())
         allowed = float((np.abs(kept) * self.bound).sum()) + self.granted
         known = np.isfinite(allowed) and allowed <= 1e-3 * float(np.abs(self.value).sum())
-        apart = abs((float(self.value.sum()) if right is None else right) - total) > APART * allowed
+        apart = (
+            abs((float(self.value.sum()) if right is None else right) - total)
+            > (NEARER if known_elsewhere else APART) * allowed
+        )
         return bool(known and apart and self.miss(kept) <= allowed)
 
     def miss(self, kept: Floats) -> float:

@@ -18,7 +18,7 @@ Array = NDArray[np.floating]  # of the gradient's own dtype
 
 # format -> (bits of the mantissa, bits that some entries must need: what needs fewer has them in any format)
 PRECISIONS = {"bfloat16": (8, 6), "float16": (11, 8), "float32": (24, 17)}
-TELLING = 4  # so many different entries have to need them
+TELLING = 4  # so many different entries have to need them, or half of a small tensor's
 LOSS_SCALES = range(3, 25)  # powers of two by which a loss in a low precision is scaled
 
 
@@ -163,7 +163,11 @@ def precision(array: Array) -> str:
     needed = significant_bits(array)
     for name, (bits, telling) in PRECISIONS.items():
         if bits < own and needed.max(initial=0) <= bits:
-            return name if np.unique(np.abs(array[needed >= telling])).size >= TELLING else ""
+            return (
+                name
+                if np.unique(np.abs(array[needed >= telling])).size >= min(TELLING, max(1, array.size // 2))
+                else ""
+            )
     return ""
 
 
