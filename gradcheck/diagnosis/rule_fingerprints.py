@@ -92,10 +92,9 @@ def hypotheses(
                 words = f"what the {which} of equal indices ({name}) gives: the sum over those that repeat is missing"
                 yield words, array, (axis, kept)
         for axis in (a for a, n in enumerate(array.shape) if n == flat.size):
-            if alike(array, axis, flat):
-                for which, kept in (("last", last), ("first", first)):
-                    words = f"for each of equal indices ({name}) what is due to the {which} alone, which is the one that counts"
-                    yield words, only(array, axis, kept), None
+            for which, kept in (("last", last), ("first", first)):
+                words = f"right for the {which} of equal indices ({name}), and not 0 for the others, which do not count"
+                yield words, only(array, axis, kept), None
     for axis, length in enumerate(shape):
         tried = range(length) if length <= SLICES else (0, length - 1)
         for index in tried if length > 1 else ():
@@ -120,13 +119,6 @@ def occurrences(flat: NDArray[np.int64]) -> tuple[list[int], list[int]]:
     first = np.unique(flat, return_index=True)[1]
     last = flat.size - 1 - np.unique(flat[::-1], return_index=True)[1]
     return sorted(int(k) for k in first), sorted(int(k) for k in last)
-
-
-def alike(array: NDArray[Any], axis: int, flat: NDArray[np.int64]) -> bool:
-    """Whether the slices at equal indices are equal."""
-    rows = np.moveaxis(array, axis, 0)
-    _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
-    return bool(np.array_equal(rows, rows[first[inverse.reshape(-1)]]))
 
 
 def only(array: NDArray[Any], axis: int, kept: Sequence[int]) -> NDArray[Any]:

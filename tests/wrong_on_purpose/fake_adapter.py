@@ -4,8 +4,9 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else.
 each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
 `entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step, `ops=wrong`
 the ops of fake_ops.py. What a gradient may equal instead of the right one: `times 0.25 W_h,b` (or `times 0.25` of all),
-`order transposed -1`, `summed 0 mean W_h`, `rounded float16`, `cut every 3` (or `all 0`, `once 4`, `window 2`) of the carry, `slice 1 0` and
-`without 1 0` (axis and index of the objective's terms), `branch exp` (that function hands nothing back). Without a fault it is healthy.
+`order transposed -1 W_h`, `summed 0 mean W_h`, `rounded float16`, `cut every 3` (or `all 0`, `once 4`, `window 2`) of the carry,
+`slice 1 0` and `without 1 0` (axis and index of the objective's terms), `branch exp` (that function hands nothing back).
+Without a fault it is a healthy backend.
 """
 
 import os

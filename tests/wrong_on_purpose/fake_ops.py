@@ -70,7 +70,7 @@ class Ops:
     def parts(self, inside=()):
         """The functions that "branch" may freeze, each with its line."""
         file = self.model.problem.step_file
-        made = [dict(op=op, file=file, line=k + 5, column=0) for k, op in enumerate(BRANCHES)]
+        made = [{"op": op, "file": file, "line": k + 5, "column": 0} for k, op in enumerate(BRANCHES)]
         return [dict(m, op="add", line=9, input=k, inner=bool(inside), made=m) for k, m in enumerate(made)]
 
     def composed(self, open_stops=False, inside=(), mend=False, lost=(), objectives=None):
