@@ -314,7 +314,8 @@ def compose(scene: Scene, session: Session, found: Inspection) -> None:
         custom = sorted({look.node.number for look in found.wrong if look.node.kind == "custom"})
         if custom:
             found.mended = session.composed(inside=custom)
-            found.lost = lost_part(session, wrong_checks(scene, found.backend), found.mended, custom)
+            if not all(look.instead for look in found.wrong):
+                found.lost = lost_part(session, wrong_checks(scene, found.backend), found.mended, custom)
         elif not found.wrong:
             found.composed = session.composed()
     except BackendError:

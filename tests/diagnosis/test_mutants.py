@@ -86,7 +86,7 @@ def branches(a, b, c, lost):
 
 
 def held(still, x):
-    return jax.lax.stop_gradient(x) if still else x
+    return 0.0 * x if still else x
 
 
 def first_of(i):
@@ -178,6 +178,7 @@ minus = Wrong("minus", lambda x, W: x @ W, lambda x, W, ct: [-T.dot(ct, W.T), T.
 '''
 
 INDICES = ([2, 0, 1, 2, 0], [1, 1, 3], [0, 3, 3, 3, 2, 0], [2, 2, 2, 2], [3, 1, 0, 1, 3, 1])
+PUT = ([1, 1, 3], [2, 2, 2, 2], [0, 2, 0])
 LINES = {"first": "first = ", "second": "second = ", "taken": "taken = ", "other": "other = "}
 # family: [(spec of a native model, what the reason has to say)]
 MODELS = {
@@ -192,9 +193,9 @@ MODELS = {
                          for k in range(10)],
     "repeated indices": [(("gather", i, which, k), f"what the {which} of equal indices") for k, i in enumerate(INDICES)
                          for which in ("first", "last")][:7]
-                        + [(("put", i, "", 5), "right for the last of equal indices") for i in ([1, 1, 3], [2, 2, 2, 2], [0, 2, 0])],
+                        + [(("put", i, "", 5), "right for the last of equal indices") for i in PUT],
     "lost branch": [(("branch", 0, lost, k), f"one branch is lost: {lost}") for k in range(3) for lost in LINES][:10],
-    "precision of one argument": [(("rounded", k % 3, "float16", k), f"by input {k % 3} that is the right one as rounded to float16")
+    "precision of one argument": [(("rounded", k % 3, "float16", k), f"by input {k % 3} that is the right one as rounded")
                                   for k in range(5)],
     "one argument lost": [(("times", k % 3, 0.0, k), f"by input {k % 3} that is 0 exactly") for k in range(5)],
 }  # fmt: skip
@@ -213,7 +214,7 @@ COPIES = {  # of the GRU's step: (lines as they are, lines as they are mutated),
               "by input 0 that is the right one with the wrong sign"),
 }  # fmt: skip
 COPIED = {
-    "jax": ("lost", "lost_at_4", "lost_every_3", "third_tanh", "linear"),
+    "jax": ("lost", "lost_at_4", "third_tanh", "linear"),
     "theano": ("lost", "lost_at_6", "lost_every_3", "bias", "minus"),
 }
 OBJECTIVES = {  # of each copy: those that its mutant spoils
@@ -255,7 +256,8 @@ def report(tmp_path_factory):
     copies(folder)
     command = [sys.executable, "-m", "gradcheck", "run", ".", "--json", "-", "--diagnose-seconds", "60"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
-    return {case["name"]: case["findings"] for case in json.loads(ran.stdout)["cases"]}
+    cases = json.loads(ran.stdout)["cases"]
+    return {case["name"]: [f for f in case["findings"] if f["severity"] != "advice"] for case in cases}
 
 
 def spoken(findings):

@@ -151,7 +151,7 @@ class Model:
         """float64[entries, objectives], one complex step an entry."""
         steps = None
         if self.fault == "bad_step":
-            dropped = int((self.arguments or [DROPPED])[0])
+            dropped = int(self.arguments[0]) if self.arguments and self.arguments[0].isdigit() else DROPPED
             steps = [t for t in range(self.problem.steps) if t != dropped]
         elif self.fault == "history":  # only the steps from this one on
             steps = range(int(self.arguments[0]), self.problem.steps)
