@@ -29,10 +29,12 @@ TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it me
 # magnitude, and a size above 1 those that clip what is larger than the objective's own cotangent.
 COTANGENT = -8.0
 Gradients = dict[tuple[str, str], Gradient]
+FAR = np.array([1.0, -0.7, 4.0, -3.0])  # of an input's own size: moves that show whether it matters at all
+BESIDE = 2.0**-20  # of a large move: how close the point is that tells a jump from a slope
 USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
 AGAIN = 8  # fresh probes of a gradient that looks rounded
 RETRIES = 0.3  # of the values that a case without retries may cost
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 class Examination:
@@ -48,10 +50,16 @@ class Examination:
         self.wanted = {name for o in self.case.objectives for name in o.wrt}
         self.names = [i.name for i in self.case.inputs if i.name in self.wanted and session.tensors[i.name].is_float]
         self.scales = tensor_scales({name: session.tensors[name].rms for name in self.names})
-        self.eps = EPS[self.source.case.dtype]
+        # the lowest precision on the way, which a model may choose below that of its inputs
+        self.eps, self.own_eps = EPS[self.source.precision], EPS[session.precision]
         self.domains = {n: domain(unmoved(session, n), self.case.input(n).bounds, self.scales[n]) for n in self.names}
         self.ceiling = np.inf  # the step that an earlier input needed where the joint direction's was too large
         self._products: dict[tuple[Any, ...], list[list[tuple[float, float, float]]]] = {}
+
+    @property
+    def rounds(self) -> bool:
+        """Whether gradients are rounded to less than float64, so that they may be off by it."""
+        return self.session.precision != "float64"
 
     def run(self) -> BackendEvidence:
         """Survey, differentiate, probe, judge, confirm, localise."""
@@ -92,11 +100,11 @@ class Examination:
             self.values, self.magnitudes, self.again = values[0], magnitudes[0], values[1]
         self.base = values[0]
         self.finite = np.isfinite(self.values)
-        own_eps = EPS[self.case.dtype]
         with np.errstate(invalid="ignore"):
-            self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
+            self.repeats = ~(np.abs(self.values - self.again) > 64 * self.own_eps * self.magnitudes) | ~self.finite
         self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
         self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
+        self.jumps = reference.in_two_groups(values[1:])
         # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
         least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
         self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
@@ -151,9 +159,9 @@ class Examination:
         self.gradients = self.session.gradients()
         self.unstable, self.nonlinear = self.compare_cotangents()
         self.jitter: list[dict[tuple[str, str], Gradient]] = []
-        if self.case.dtype == "float32":
+        if self.rounds:
             for i in range(3):  # one unit in the last place, in random directions
-                nudge = [(n, 2 * EPS["float32"] * self.scales[n], self.move(n, f"nudge {i}")) for n in self.names]
+                nudge = [(n, 2 * self.own_eps * self.scales[n], self.move(n, f"nudge {i}")) for n in self.names]
                 self.jitter.append(self.session.gradients(nudge))
 
     def compare_cotangents(self) -> tuple[set[tuple[str, str]], dict[tuple[str, str], NDArray[Any]]]:
@@ -162,7 +170,7 @@ class Examination:
         The latter with the gradient that the other cotangent gives, per unit of it. Two further calls tell one from the
         other, and are made only if something differs.
         """
-        limit = 64 * EPS[self.case.dtype]
+        limit = 64 * self.own_eps
         scaled = per_cotangent(self.session.gradients(cotangent=COTANGENT), COTANGENT)
         suspects = disagreeing(self.gradients, scaled, limit)
         if not suspects:
@@ -359,13 +367,33 @@ class Examination:
         )
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
-        """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""
+        """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input.
+
+        And from one that is flat here alone (a relu that is off, a clip): beyond, the objective moves as smoothly as it is moved.
+        """
         found = self.domains[name]
-        moves = (found.largest, 0.7 * found.largest) if found.inside else (found.far, -0.7 * found.far)
-        points = [[(name, t * self.scales[name], self.move(name, "probe"))] for t in moves]
-        far, _ = self.source.values(points)
-        disconnected = gradient.status == "disconnected"
-        if (far[:, i] != self.base[i]).any():
+        move, scale, disconnected = self.move(name, "probe"), self.scales[name], gradient.status == "disconnected"
+
+        def at(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+            return self.source.values([[(name, t * scale, move)] for t in steps])[0][:, i] if len(steps) else steps
+
+        moves = (
+            found.largest * FAR[:2] ** 2
+            if found.inside
+            else found.far * FAR[:2]
+            if found != Domain()
+            else found.far * FAR
+        )
+        far = at(moves)
+        moved = far != self.base[i]
+        change = far[moved] - self.base[i]
+        beside = far[moved] - at(moves[moved] * (1 - BESIDE))
+        slope = (beside != 0) & (np.abs(beside) <= 1e3 * BESIDE * np.abs(change))
+        if moved.any() and slope.all() and not disconnected:
+            reason = "the objective is flat at this point, and moves where the input is moved by its own size or more"
+            nothing = compare(0, 0, 0, 0, 0)
+            return self.verdict(i, name, Verdict.PASS, ("GC104",), gradient, self.estimates[name], nothing, reason)
+        if moved.any():
             reason = "the objective does not move for small steps but jumps for larger ones"
             return self.verdict(
                 i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, estimate=self.estimates[name], reason=reason
@@ -464,7 +492,7 @@ class Examination:
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""
-        return 256 * EPS[self.case.dtype] * float(self.magnitudes[i]) if self.complex else 0.0
+        return 256 * self.own_eps * float(self.magnitudes[i]) if self.complex else 0.0
 
     def comparison(
         self, i: int, name: str, estimate: Estimate, salt: str, planted: NDArray[Any] | None = None
@@ -489,14 +517,24 @@ class Examination:
         return self.rtol * norm + self.atol * self.scales[name]
 
     def gradient_rounding(self, i: int, name: str, move: Move, norm: float) -> float:
-        """How far a float32 gradient may be off along a move, from how far one unit in the last place of the inputs moves it."""
-        if self.case.dtype != "float32":
+        """How far a gradient of less than float64 may be off along a move, from how far one unit in the last place of the inputs
+        moves it.
+        """
+        if not self.rounds:
             return 0.0
-        moved = self.spread(i, name, move) + EPS["float32"] * norm
+        moved = self.spread(i, name, move) + self.own_eps * norm
         return looseness(moved, norm) * moved
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
+        if self.source.precision != self.source.case.dtype:
+            words = f"rounding: on the way to the objective the model computes in {self.source.precision}, and its gradient, too"
+            return "GC403", f"{words}; check it with {self.source.case.dtype} in place of that"
+        if self.noisy[i] and self.jumps[i]:
+            return (
+                "GC401",
+                "the objective jumps at this very point: it takes two values, and moves by rounding alone around each",
+            )
         if self.noisy[i]:
             times = self.sigma[i] / (self.eps * max(abs(float(self.base[i])), 1e-300))
             moves = f"{reference.noise_radius(self.eps):.0e}"

@@ -105,6 +105,11 @@ class Session:
     def has_complex_step(self) -> bool:
         return bool(self.facts["complex_step"])
 
+    @property
+    def precision(self) -> str:
+        """The lowest float type that the objectives are computed in, on their way from what is differentiated."""
+        return str(self.facts.get("precision") or self.case.dtype)
+
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The inputs by name: as the worker tells them, where it alone has their entries."""
@@ -113,7 +118,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed, parts, explain_draws."""
+        """Whether the backend offers an optional operation: nodes, births, composed, parts, frozen, redrawn, explain_draws."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -190,6 +195,21 @@ class Session:
         """The ways by which cotangents go back, those of functions with rules of their own apart unless they are `inside`."""
         listed: list[dict[str, Any]] = self._call("parts", inside=list(inside))["parts"]
         return listed
+
+    def frozen(self, points: Sequence[Point]) -> NDArray[np.float64]:
+        """Objectives with what every stop_gradient returned at the unmoved inputs: float64[points, objectives]."""
+        answer = self._call("frozen", points=[plain(point) for point in points])
+        self.evaluations += len(points)
+        values: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return values
+
+    def redrawn(self, points: Sequence[Point], seeds: Sequence[int]) -> NDArray[np.float64] | None:
+        """Objectives under other random draws: float64[points, seeds, objectives]; None if the model draws nothing."""
+        answer = self._call("redrawn", points=[plain(point) for point in points], seeds=list(seeds))
+        if answer.get("none"):
+            return None
+        values: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return values
 
     def explain_draws(self) -> dict[str, Any]:
         """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
@@ -305,6 +325,7 @@ def completed(case: Case, framework: str, facts: dict[str, Any]) -> Case:
         steps=facts["steps"],
         dtype=facts["dtype"],
         native_draws=facts["draws"],
+        native_shared_draws=facts.get("shared_draws", False),
         options=options,
     )
 

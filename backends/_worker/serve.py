@@ -45,14 +45,14 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        return {"dtype": task.dtype, **offers(model)}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model)}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
         model = self.adapter.prepare_native(task)
         if model is not None:
             self.models[handle] = model
-        return {"dtype": task.dtype, **offers(model), **task.facts()}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model), **task.facts()}
 
     def prepare_second(self):
         prepare = getattr(self.adapter, "prepare_second", None)
@@ -135,6 +135,20 @@ class Worker:
         """The ways by which cotangents go back: dicts op, file, line, column, input, inner, made (see backends/README.md)."""
         return {"parts": self.models[handle].parts(inside)}
 
+    def frozen(self, handle, points):
+        """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
+        model = self.models[handle]
+        rows = [model.frozen(self.moved(model.problem, point)) for point in points]
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
+    def redrawn(self, handle, points, seeds):
+        """Objectives at each point under other draws: float64[points, seeds, objectives]; {"none": True} if nothing is drawn."""
+        model = self.models[handle]
+        rows = [model.redrawn(self.moved(model.problem, point), seeds) for point in points]
+        if any(row is None for row in rows):
+            return {"none": True}
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
     def explain_draws(self, handle):
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
@@ -184,7 +198,8 @@ def integers(model):
 def offers(model):
     """Which optional operations a model has."""
     return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "parts", "explain_draws")
+        name: hasattr(model, name)
+        for name in ("nodes", "births", "composed", "parts", "explain_draws", "frozen", "redrawn")
     }
 
 

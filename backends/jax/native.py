@@ -11,7 +11,7 @@ from gradcheck_worker import directions
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError
 
-from . import adapter
+from . import adapter, program
 
 LOSS = {"loss": True, "params": True, "args": False}
 STEP = {"step": True, "carry": True, "params": True, "inputs": False, "length": False, "loss": False}
@@ -85,6 +85,7 @@ class Model(adapter.Model):
             compiled = as_written
         self.problem.settle(found)
         self.forward = compiled(self.objectives)
+        self.problem.shared_draws = self.traced is not None and program.shares_draws(self.traced)
         self.reverse = {o["name"]: compiled(self.gradient_of(k)) for k, o in enumerate(self.problem.objectives)}
 
     def params(self, moving):
