@@ -99,7 +99,7 @@ class Node:
 class Look:
     """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not.
 
-    instead: what its wrong rule gives instead, as far as that was tested; or "".
+    instead: what its wrong rule gives instead, as far as that was tested; or "". explained: that is about all that is wrong.
     inside: of a call, the op inside it that could not be judged, as a clause that says so.
     """
 
@@ -108,6 +108,7 @@ class Look:
     checks: list[Evidence]
     flat: bool = False
     instead: str = ""
+    explained: bool = False
     inside: str = ""
 
     @property
@@ -323,9 +324,8 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
             look = Look(node, step if node.steps > 1 else None, evidence.checks)
             if look.verdict is Verdict.MISMATCH:
                 look.flat = is_stepwise(focus, look.worst)
-                look.instead = (
-                    "" if look.flat or look.is_nonlinear else instead(session, focus, scene.case, look.checks)
-                )
+                if not (look.flat or look.is_nonlinear):
+                    look.instead, look.explained = instead(session, focus, scene.case, look.checks)
         finally:
             focus.close()
     except BackendError as error:
@@ -359,8 +359,9 @@ def compose(scene: Scene, session: Session, found: Inspection) -> None:
         custom = sorted({look.node.number for look in found.wrong if look.node.kind == "custom"})
         if custom:
             found.mended = session.composed(inside=custom)
-            if not all(look.instead for look in found.wrong):
-                found.lost = lost_part(session, wrong_checks(scene, found.backend), found.mended, custom)
+            if not all(look.explained for look in found.wrong):
+                checks = [e for r in scene.results if r.backend == found.backend for e in r.checks]
+                found.lost = lost_part(session, checks, found.mended, custom)
         elif not found.wrong:
             found.composed = session.composed()
     except BackendError:

@@ -46,6 +46,7 @@ def looked_for(scene: Scene, checks: list[Evidence]) -> Lost | None:
     if not found.composed or found.wrong:
         return None
     composed = [e for e in checks if remaining_error(scene, e, found.composed[pair(e)]) is not None]
+    composed += [e for e in scene.checks(Verdict.PASS) if e.check.backend == found.backend]
     try:
         with scene.lab.session(scene.case, found.backend, scene.arrays) as session:
             return lost_part(session, composed, found.composed)

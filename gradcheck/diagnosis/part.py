@@ -14,7 +14,7 @@ import numpy as np
 
 from gradcheck.diagnosis.scene import line_blame, relative, worst
 from gradcheck.evidence import Evidence
-from gradcheck.model import Blame, Gradient
+from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Session
 
 MOST = 100  # ways that are left out in turn
@@ -62,13 +62,16 @@ def place(told: Mapping[str, Any]) -> str:
 def lost_part(
     session: Session, checks: Sequence[Evidence], right: Gradients, inside: Sequence[int] = ()
 ) -> Lost | None:
-    """The part that these wrong gradients lack; looked for within the functions `inside`, if there are any, else everywhere.
+    """The part that the wrong ones of these gradients lack and that leaves those that pass as they are; looked for within the
+    functions `inside`, if there are any, else everywhere.
 
     right: the same gradients as they should be. What is nearest to the objective is tried first.
     """
-    known = [e for e in checks if e.gradient.array is not None and right[pair(e)].array is not None]
+    there = [e for e in checks if e.gradient.array is not None and right[pair(e)].array is not None]
+    known = [e for e in there if e.check.verdict is Verdict.MISMATCH]
     if not known or not session.can("parts"):
         return None
+    passing = [e for e in there if e.check.verdict is Verdict.PASS]
     parts = session.parts(inside)
     tried = [number for number, part in enumerate(parts) if part["inner"] or not inside]
     shown = worst(known)
@@ -77,11 +80,22 @@ def lost_part(
         if difference(shown, session.composed(**changes, objectives=[shown.check.objective]), right) is None:
             continue
         every = session.composed(**changes)
+        if any(distance(e, every[pair(e)]) > SAME[str(e.check.dtype)] for e in passing):
+            continue  # more is lost with this part than is missing
         errors = {id(e): difference(e, every, right) for e in known}
         found = tuple(e for e in known if errors[id(e)] is not None)
-        if found:
-            return Lost(parts[number], found, max(errors[id(e)] or 0.0 for e in found))
+        return Lost(parts[number], found, max(errors[id(e)] or 0.0 for e in found))
     return None
+
+
+def distance(evidence: Evidence, other: Gradient) -> float:
+    """How far another gradient is from the one that a check is about, relative to its largest entry."""
+    own = evidence.gradient.array
+    if own is None or other.array is None:
+        return 0.0
+    largest = float(np.abs(own).max(initial=0.0))
+    error = float(np.abs(own - other.array).max(initial=0.0))
+    return error / largest if largest else error
 
 
 def difference(evidence: Evidence, other: Gradients, right: Gradients) -> float | None:

@@ -24,8 +24,8 @@ SLICES = 8  # of an axis that are tried: the first and the last of a longer one
 Restriction = tuple[int, Sequence[int]]  # axis and the indices that are kept along it
 
 
-def instead(session: Session, focus: Focus, case: Case, checks: Sequence[Evidence]) -> str:
-    """In words, for the inputs by which the rule is wrong: those of which something was found, and the ones that are right."""
+def instead(session: Session, focus: Focus, case: Case, checks: Sequence[Evidence]) -> tuple[str, bool]:
+    """(words, whether they are about all inputs by which the rule is wrong): what it gives instead, and where it is right."""
     wrong = [e for e in checks if e.check.verdict is Verdict.MISMATCH]
     right = list(dict.fromkeys(e.check.parameter for e in checks if e.check.verdict is Verdict.PASS))
     told: dict[str, list[str]] = {}
@@ -34,10 +34,11 @@ def instead(session: Session, focus: Focus, case: Case, checks: Sequence[Evidenc
         if words and evidence.check.parameter not in told.get(words, ()):
             told.setdefault(words, []).append(evidence.check.parameter)
     found = [f"by {' and '.join(names)} that is {words}" for words, names in told.items()]
-    right = [name for name in right if name not in {e.check.parameter for e in wrong}]
+    spoilt = {e.check.parameter for e in wrong}
+    right = [name for name in right if name not in spoilt]
     if found and right:
         found.append(f"by {' and '.join(right)} it is right")
-    return "; ".join(found)
+    return "; ".join(found), spoilt == {name for names in told.values() for name in names}
 
 
 def words_for(session: Session, focus: Focus, case: Case, evidence: Evidence) -> str:

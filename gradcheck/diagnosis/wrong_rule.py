@@ -142,7 +142,7 @@ def op_proof(evidence: Evidence) -> str:
 def lost_words(evidence: Evidence) -> str:
     """That one part of the op is all that its rule leaves out, where that explains this check."""
     lost = evidence.notes["culprit"].inspection.lost
-    if lost is None or not lost.explains(evidence) or evidence.notes["culprit"].look.hands_nothing:
+    if lost is None or not lost.explains(evidence):
         return ""
     return f"; one branch is lost: {lost.equals()}"
 
