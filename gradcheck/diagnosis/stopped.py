@@ -21,7 +21,7 @@ from gradcheck.evidence import Evidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.session import Session
-from gradcheck.source import parse
+from gradcheck.source import parse, text_of
 
 FROZEN = 1e-6  # of the gradient along the probe: how well it has to agree with differences under held stops
 WHY = {
@@ -216,7 +216,7 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
 def stop_lines(case: Case) -> list[int]:
     """Lines of the step's file that call stop_gradient; in the step itself first."""
     try:
-        tree = parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(text_of(case.step_file))
     except (OSError, SyntaxError, ValueError):
         return []
     step = step_function(case)
