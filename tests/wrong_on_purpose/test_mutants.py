@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from gradcheck.check import Settings, run
+from gradcheck.pipeline import Settings, run
 from gradcheck.workers import Limits
 
 CASE = """
