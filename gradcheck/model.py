@@ -100,6 +100,15 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Equation:
+    """One equation of a step that is written in the case file. line, text: as backends/_worker/equations.py has them."""
+
+    name: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A known and accepted deviation. An empty tuple matches anything. codes may hold families such as GC2xx."""
 
@@ -118,7 +127,7 @@ class Case:
 
     name: str
     path: Path
-    step_file: Path  # absolute
+    step_file: Path  # absolute; of a step of equations the case file
     step_function: str
     steps: int
     seed: int
@@ -140,6 +149,9 @@ class Case:
     wrt: tuple[str, ...] = ()
     native_draws: bool = False  # whether its loop draws random numbers
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
+    # a step of equations: in order, and which of them are returned beside the carries; () and () of any other
+    equations: tuple[Equation, ...] = ()
+    outputs: tuple[str, ...] = ()
     step_source: str = ""  # the step file's text, where it is another than on disk
     # set by `--order 2` only: (input, coefficient, key) of the direction w; the objectives are then gradient . w
     contraction: tuple[tuple[str, float, int], ...] = ()
