@@ -21,7 +21,8 @@ def equations_of(
 
     inputs: every name that is declared, sound or not -> its section.
     """
-    written = source.data["step"]["equations"] if isinstance(source.data.get("step"), dict) else None
+    step = source.data.get("step")
+    written = step.get("equations") if isinstance(step, dict) else None
     if not isinstance(written, dict) or not set(file.step.equations) <= set(written):  # a stand-in
         return (), ()
     broken = [name for name, value in written.items() if file.step.equations.get(name) != str(value)]
@@ -61,7 +62,7 @@ def outputs_of(source: Source, file: EquationsFile, written: list[str]) -> tuple
     objectives = source.data.get("objectives")
     for name, objective in file.objectives.items():
         known = isinstance(objectives, dict) and name in objectives
-        if known and objective.of.isidentifier() and objective.of not in written:
+        if known and objective.of.isidentifier() and objective.of not in (*written, *file.carry):
             source.report(("objectives", name, "of"), f"no equation {objective.of!r}{did_you_mean(objective.of, written)}")
     for index, name in enumerate(file.step.outputs):
         if name not in written:

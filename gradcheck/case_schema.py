@@ -156,6 +156,8 @@ def _reason(value: str) -> str:
 
 
 def _equation(value: Any) -> str:
+    if value is None:
+        raise ValueError("the equation is empty: inside {...}, one that has a comma is put in quotes")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("an equation is an expression such as tanh(x @ W + b)")
     if not str(value).strip():

@@ -366,11 +366,11 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@main.command(epilog=epilog("gradcheck init my_model", "gradcheck init my_gru --from gru"))
+@main.command(epilog=epilog("gradcheck init my_model", "gradcheck init my_lstm --from lstm"))
 @click.argument("name")
 @click.option("--from", "template", default="rnn_vae", show_default=True, help="The shipped case to start from.")
 def init(name: str, template: str) -> None:
-    """Write NAME.yaml and NAME.py into the working directory, starting from a shipped case."""
+    """Write NAME.yaml (and NAME.py, if its step is one of Python) into the working directory, starting from a shipped case."""
     from gradcheck.starter import write
 
     for path in write(name, template):

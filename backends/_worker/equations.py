@@ -234,7 +234,8 @@ class _Reader:
         raise self.wrong(node, "unknown name {!r}{}".format(name, self.suggestion(name, self.known | set(XP_NAMES))))
 
     def suggestion(self, name, known):
-        if close := difflib.get_close_matches(name, sorted(known), n=1):
+        same = [one for one in sorted(known) if one.lower() == name.lower()]
+        if close := same or difflib.get_close_matches(name, sorted(known), n=1):
             return ", did you mean {!r}?".format(close[0])
         return ": neither an input, nor an equation above, nor one of xp's names"
 
