@@ -63,7 +63,9 @@ def outputs_of(source: Source, file: EquationsFile, written: list[str]) -> tuple
     for name, objective in file.objectives.items():
         known = isinstance(objectives, dict) and name in objectives
         if known and objective.of.isidentifier() and objective.of not in (*written, *file.carry):
-            source.report(("objectives", name, "of"), f"no equation {objective.of!r}{did_you_mean(objective.of, written)}")
+            source.report(
+                ("objectives", name, "of"), f"no equation {objective.of!r}{did_you_mean(objective.of, written)}"
+            )
     for index, name in enumerate(file.step.outputs):
         if name not in written:
             source.report(("step", "outputs", index), f"no equation {name!r}{did_you_mean(name, written)}")

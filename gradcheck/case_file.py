@@ -178,7 +178,8 @@ def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
     optional = len(loc) > 2 and has_default(section, loc[2], schema)
     way = loc if extra else loc[:3] if optional else loc[:2] if isinstance(inside, dict) else loc[:1]
     if schema is EquationsFile and loc[:2] == ("step", "equations") and len(loc) > 2:
-        inside["equations"][loc[2]] = "0"  # keeps the name for the others
+        if isinstance(inside, dict):
+            inside["equations"][loc[2]] = "0"  # keeps the name for the others
         return
     if section == "expect" and len(loc) > 1 and isinstance(inside, list) and not (extra or optional):
         inside[int(loc[1])] = {"reason": "stands in for a broken entry"}  # keeps the places of the others
@@ -190,6 +191,8 @@ def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
             )  # an earlier cut may have it
         parent.pop(way[-1], None)
     placeholders = {**PLACEHOLDERS, "step": STEPS[schema]}
-    whole = data.get(section) and not (section == "step" and schema is EquationsFile and "equations" not in data[section])
-    if section in (("name", "step") if schema is NativeFile else placeholders) and (schema is NativeFile or not whole):
+    left = data.get(section)
+    if section == "step" and schema is EquationsFile and isinstance(left, dict) and "equations" not in left:
+        left = None
+    if section in (("name", "step") if schema is NativeFile else placeholders) and (schema is NativeFile or not left):
         data[section] = placeholders[section]

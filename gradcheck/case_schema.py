@@ -353,7 +353,7 @@ Schema = type[CaseFile] | type[EquationsFile] | type[NativeFile]
 
 
 def schema_of(data: Any) -> Schema:
-    """Which of the three forms a file has: `step` is a text, or a mapping with `equations` (or what was meant to be), or another."""
+    """Which of the three forms a file has: `step` is a text, a mapping with `equations` (or a slip of it), or another one."""
     step = data.get("step") if isinstance(data, dict) else None
     if not isinstance(step, dict):
         return CaseFile

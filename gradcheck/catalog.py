@@ -19,6 +19,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from gradcheck._backends._worker.names import CONSTANTS, XP_NAMES
 from gradcheck.errors import GradcheckError, UsageError
 
 MANIFEST = "backend.toml"
@@ -44,7 +45,8 @@ class Backend:
     in an existing environment; pins: what an isolated environment is built from; probe: a program that fails if the
     framework is not healthy; process_options: options that hold for a whole process; rollouts: name as the user gives
     it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none; native: whether it
-    takes native cases; stored_draws: how a step of this framework draws so that the scan keeps the draw, in words.
+    takes native cases; xp: the names that its xp has, if not all;
+    stored_draws: how a step of this framework draws so that the scan keeps the draw, in words.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Backend:
     env: dict[str, str] = field(default_factory=dict)
     default: bool = False
     native: bool = False
+    xp: tuple[str, ...] = XP_NAMES
     stored_draws: str = ""
 
 
@@ -120,6 +123,11 @@ def _unfit(value: Any, option: Option) -> str:
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         return f"{value!r} is not of type {wanted.__name__}"
     return ""
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """The folders with a manifest that a user names: this one, or those in it. Raises UsageError if there is none."""
+    return [found.resolve() for found in _named(folder)]
 
 
 # --- where manifests are ----------------------------------------------------------------------------------------------
@@ -224,6 +232,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    for name in _texts(value):
+        if name not in XP_NAMES:
+            raise ValueError(f"xp guarantees no {name!r}{suggest(name, XP_NAMES)}")
+    return tuple(name for name in XP_NAMES if name in value or name in CONSTANTS)
+
+
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not a table")
@@ -307,5 +322,6 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> (its reader, w
     "env": (_env, False),
     "default": (_flag, False),
     "native": (_flag, False),
+    "xp": (_names, False),
     "stored_draws": (_text, False),
 }

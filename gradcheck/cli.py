@@ -326,23 +326,35 @@ def explain(code: str | None) -> None:
         "gradcheck doctor",
         "gradcheck doctor theano --rebuild",
         "gradcheck doctor jax --python jax=~/envs/jax/bin/python",
+        "gradcheck doctor --contract my_backend/",
     )
 )
 @click.argument("backend", required=False)
 @click.option("--rebuild", is_flag=True, help="Remove the isolated environment and build it anew.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Examine this interpreter.")
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Run the contract battery on the backend in this folder.",
+)
 @further_backends
 def doctor(
-    backend: str | None, rebuild: bool, offline: bool, python: dict[str, Path], folders: tuple[Path, ...]
+    backend: str | None,
+    rebuild: bool,
+    offline: bool,
+    python: dict[str, Path],
+    contract: Path | None,
+    folders: tuple[Path, ...],
 ) -> None:
     """Examine the interpreters that backends run in; build or repair what is missing.
 
-    Exit codes: 0 healthy, 2 usage, 3 a backend cannot run.
+    Exit codes: 0 healthy, 1 a backend does not keep the contract, 2 usage, 3 a backend cannot run.
     """
     from gradcheck.doctor import examine_all
 
-    status = examine_all(backend, rebuild, offline, python, folders, click.echo)
+    status = examine_all(backend, rebuild, offline, python, folders, click.echo, contract)
     raise click.exceptions.Exit(status)
 
 

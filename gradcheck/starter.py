@@ -11,7 +11,10 @@ from gradcheck.errors import UsageError
 
 
 def write(name: str, template: str) -> list[Path]:
-    """Write NAME.yaml, and NAME.py if its step is a file. Raises UsageError if either exists, the name is none, or there is no such template."""
+    """Write NAME.yaml, and NAME.py if its step is a file. Raises UsageError.
+
+    That is: if either exists, the name is none, or there is no such template.
+    """
     shipped = files("gradcheck._cases")
     known = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
     if template not in known:

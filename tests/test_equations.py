@@ -1,4 +1,4 @@
-"""Steps written as equations: what they mean, what is refused and where, that nothing else ever runs, and what reports point at."""
+"""Steps written as equations: what they mean, what is refused and where, and what reports point at."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ X, H, W = np.full((2, 3), 2.0), np.full((2, 3), 3.0), np.eye(3)
 
 
 def test_a_carry_is_old_up_to_its_own_equation_and_new_below_it(written):
-    case = load(written("step: {equations: {before: h + 0.0, h: 10.0 * h + x @ W, after: h}, outputs: [before, after]}"))
+    case = load(
+        written("step: {equations: {before: h + 0.0, h: 10.0 * h + x @ W, after: h}, outputs: [before, after]}")
+    )
     result = step_of(case)(np, x=X, h=H, W=W)
     assert {name: value[0, 0] for name, value in result.items()} == {"before": 3, "h": 32, "after": 32}
 
@@ -206,8 +208,10 @@ NODES = (
     ast.Div, ast.Pow, ast.MatMult, ast.Compare, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Subscript, ast.Slice, ast.Tuple, ast.List,
     ast.Call, ast.keyword,
 )  # fmt: skip
-WORDS = [*"xhW()[]{}.,:;+-*/@<>=!~&|^%#'\"\\ \n01239", "lambda ", " for ", " in ", " if ", " else ", "__", "class", "tanh(", "x.T",
-         "sum(", "axis=", "where(", ":=", "**", "==", "eval(", "import ", "\u00e4", "zeros((", "None", "e9", "j"]  # fmt: skip
+WORDS = [
+    *"xhW()[]{}.,:;+-*/@<>=!~&|^%#'\"\\ \n01239", "lambda ", " for ", " in ", " if ", " else ", "__", "class", "tanh(",
+    "x.T", "sum(", "axis=", "where(", ":=", "**", "==", "eval(", "import ", "\u00e4", "zeros((", "None", "e9", "j",
+]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)

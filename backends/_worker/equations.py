@@ -48,28 +48,39 @@ INSTEAD = {  # what has another meaning on arrays, or none on some backend: how 
 ALLOWED = "an equation holds numbers, names, + - * / ** @ < <= > >=, indexing and calls of xp functions"
 
 
-def _signatures():
-    """name -> (fewest, most arguments by position, names of further ones), as the array API has them."""
-    unary = """abs sign negative reciprocal square sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh
+# arguments by position (fewest, most) and by name -> the functions that have them, as in the array API
+_CALLS = {
+    (
+        1,
+        1,
+        "",
+    ): """abs sign negative reciprocal square sqrt exp expm1 log log1p log2 log10 sin cos tan asin acos atan sinh cosh
         tanh asinh acosh atanh floor ceil round logical_not isfinite isnan isinf sigmoid softplus relu stop_gradient
-        matrix_transpose"""
-    binary = """pow atan2 remainder add subtract multiply divide maximum minimum less less_equal greater greater_equal equal
-        not_equal logical_and logical_or matmul reshape permute_dims broadcast_to tile astype"""
-    table = {name: (1, 1, ()) for name in unary.split()}
-    table.update({name: (2, 2, ()) for name in binary.split()})
-    table.update({name: (1, 1, ("axis", "keepdims")) for name in "sum mean prod max min any all argmax argmin".split()})
-    table.update({name: (1, 1, ("axis", "keepdims", "correction")) for name in ("var", "std")})
-    table.update({name: (1, 1, ("axis",)) for name in "cumulative_sum expand_dims squeeze concat stack flip softmax".split()})
-    table.update({name: (2, 2, ("axis",)) for name in ("vecdot", "roll", "take", "repeat")})
-    table.update({name: (1, 1, ("dtype",)) for name in ("zeros", "ones", "zeros_like", "ones_like", "asarray")})
-    table.update({name: (2, 2, ("dtype",)) for name in ("full", "full_like")})
-    table.update({name: (1, 1, ("k",)) for name in ("tril", "triu")})
-    table.update(where=(3, 3, ()), clip=(1, 3, ("min", "max")), moveaxis=(3, 3, ()), tensordot=(2, 2, ("axes",)))
-    table.update(logsumexp=(1, 1, ("axis", "keepdims")), arange=(1, 3, ("dtype",)), eye=(1, 2, ("k", "dtype")))
-    return table
-
-
-SIGNATURES = _signatures()
+        matrix_transpose""",
+    (
+        2,
+        2,
+        "",
+    ): """pow atan2 remainder add subtract multiply divide maximum minimum less less_equal greater greater_equal equal
+        not_equal logical_and logical_or matmul reshape permute_dims broadcast_to tile astype""",
+    (3, 3, ""): "where moveaxis",
+    (1, 3, "min max"): "clip",
+    (1, 1, "axis"): "cumulative_sum expand_dims squeeze concat stack flip softmax",
+    (1, 1, "axis keepdims"): "sum mean prod max min any all argmax argmin logsumexp",
+    (1, 1, "axis keepdims correction"): "var std",
+    (2, 2, "axis"): "vecdot roll take repeat",
+    (2, 2, "axes"): "tensordot",
+    (1, 1, "k"): "tril triu",
+    (1, 1, "dtype"): "zeros ones zeros_like ones_like asarray",
+    (2, 2, "dtype"): "full full_like",
+    (1, 3, "dtype"): "arange",
+    (1, 2, "k dtype"): "eye",
+}
+SIGNATURES = {  # name -> (fewest, most arguments by position, names of further ones)
+    name: (fewest, most, tuple(further.split()))
+    for (fewest, most, further), names in _CALLS.items()
+    for name in names.split()
+}
 SIZED = {"zeros": (0,), "ones": (0,), "full": (0,), "eye": (0, 1), "broadcast_to": (1,), "tile": (1,), "repeat": (1,)}
 
 # One equation. line: of its first line in the case file; text: its expression in parentheses, each byte in the column where the
@@ -106,7 +117,7 @@ def read(equations, inputs):
         known.add(equation.name)  # a broken one, too: what reads it is not wrong
     if len(equations) > MAX_EQUATIONS:
         beyond = equations[MAX_EQUATIONS]
-        faults.append(Fault(beyond.line, 1, "more than {} equations".format(MAX_EQUATIONS)))
+        faults.append(Fault(beyond.line, 1, f"more than {MAX_EQUATIONS} equations"))
     return trees, reads, faults
 
 
@@ -148,7 +159,7 @@ class _Reader:
     def expression(self):
         text, first = self.equation.text, self.equation.line
         if len(text.strip()) > MAX_LENGTH:
-            raise Fault(first, self.start(), "longer than {} characters: split the equation".format(MAX_LENGTH))
+            raise Fault(first, self.start(), f"longer than {MAX_LENGTH} characters: split the equation")
         tree = self.parsed(text)
         if isinstance(tree.body, ast.Tuple) and not tree.body.elts:
             raise Fault(first, self.start(), "the equation is empty")
@@ -172,7 +183,7 @@ class _Reader:
             what = error.msg
             if "'=='" in what:
                 what = "the name on the left of = is the key, the equation is what is on its right"
-            message = "not an expression: {}".format(what)
+            message = f"not an expression: {what}"
             raise Fault(self.equation.line + line - 1, column, message) from None
         except (RecursionError, MemoryError, ValueError, OverflowError):
             message = "not an expression that can be read: nested too deeply, or with numbers that are too long"
@@ -193,7 +204,7 @@ class _Reader:
             raise self.wrong(node, "nested too deeply: split the equation")
         reader = getattr(self, "read_" + type(node).__name__.lower(), None)
         if reader is None:
-            what = INSTEAD.get(type(node)) or "{}, not {}".format(ALLOWED, _kind(node))
+            what = INSTEAD.get(type(node)) or f"{ALLOWED}, not {_kind(node)}"
             raise self.wrong(node, what)
         result = ast.copy_location(reader(node), node)
         self.depth -= 1
@@ -202,7 +213,7 @@ class _Reader:
     def read_constant(self, node):
         if type(node.value) not in (int, float):
             what = "a text" if isinstance(node.value, (str, bytes)) else repr(node.value)
-            raise self.wrong(node, "{}, not {}".format(ALLOWED, what))
+            raise self.wrong(node, f"{ALLOWED}, not {what}")
         return self.number(node, node.value)
 
     def number(self, node, value):
@@ -215,7 +226,7 @@ class _Reader:
     def read_name(self, node):
         name = node.id
         if name == self.equation.name and name not in self.known:
-            raise self.wrong(node, "{!r} reads itself, but is no carry: it has no value yet".format(name))
+            raise self.wrong(node, f"{name!r} reads itself, but is no carry: it has no value yet")
         if name in self.constants:
             return ast.Constant(self.constants[name])
         if name in self.known:
@@ -224,19 +235,19 @@ class _Reader:
         if name in NUMBERS:
             return ast.Constant(NUMBERS[name])
         if name in self.below:
-            raise self.wrong(node, "{!r} is defined further down: equations are carried out in order".format(name))
+            raise self.wrong(node, f"{name!r} is defined further down: equations are carried out in order")
         if name in SIGNATURES:
-            raise self.wrong(node, "{!r} is a function: call it".format(name))
+            raise self.wrong(node, f"{name!r} is a function: call it")
         if name in DTYPES or name in CONSTANTS:
-            raise self.wrong(node, "{!r} has no place here".format(name))
+            raise self.wrong(node, f"{name!r} has no place here")
         if name == "xp":
             raise self.wrong(node, "equations call xp's functions by their names alone: tanh(x)")
-        raise self.wrong(node, "unknown name {!r}{}".format(name, self.suggestion(name, self.known | set(XP_NAMES))))
+        raise self.wrong(node, f"unknown name {name!r}{self.suggestion(name, self.known | set(XP_NAMES))}")
 
     def suggestion(self, name, known):
         same = [one for one in sorted(known) if one.lower() == name.lower()]
         if close := same or difflib.get_close_matches(name, sorted(known), n=1):
-            return ", did you mean {!r}?".format(close[0])
+            return f", did you mean {close[0]!r}?"
         return ": neither an input, nor an equation above, nor one of xp's names"
 
     def read_unaryop(self, node):
@@ -249,7 +260,7 @@ class _Reader:
 
     def read_binop(self, node):
         if type(node.op) not in ARITHMETIC:
-            raise self.wrong(node, INSTEAD.get(type(node.op)) or "{}, not {}".format(ALLOWED, _kind(node.op)))
+            raise self.wrong(node, INSTEAD.get(type(node.op)) or f"{ALLOWED}, not {_kind(node.op)}")
         left, right = self.value(node.left), self.value(node.right)
         if not (_is_number(left) and _is_number(right)):
             return ast.BinOp(left, node.op, right)
@@ -259,13 +270,13 @@ class _Reader:
                 raise self.wrong(node, "a whole number beyond 2**63")
             return self.number(node, ARITHMETIC[type(node.op)](a, b))
         except (ArithmeticError, TypeError) as error:
-            raise self.wrong(node, "cannot be computed: {}".format(error)) from None
+            raise self.wrong(node, f"cannot be computed: {error}") from None
 
     def read_compare(self, node):
         if len(node.ops) > 1:
             raise self.wrong(node, "write logical_and(a < b, b < c) for a < b < c")
         if type(node.ops[0]) not in COMPARISONS:
-            raise self.wrong(node, INSTEAD.get(type(node.ops[0])) or "{}, not {}".format(ALLOWED, _kind(node.ops[0])))
+            raise self.wrong(node, INSTEAD.get(type(node.ops[0])) or f"{ALLOWED}, not {_kind(node.ops[0])}")
         return ast.Compare(self.value(node.left), node.ops, [self.value(node.comparators[0])])
 
     def read_boolop(self, node):
@@ -273,9 +284,11 @@ class _Reader:
 
     def read_attribute(self, node):
         if isinstance(node.value, ast.Name) and node.value.id == "xp":
-            raise self.wrong(node, "equations call xp's functions by their names alone: {}, not xp.{}".format(*[node.attr] * 2))
+            raise self.wrong(
+                node, "equations call xp's functions by their names alone: {}, not xp.{}".format(*[node.attr] * 2)
+            )
         what = "write matrix_transpose(x) for x.T" if node.attr in ("T", "mT") else "it has no attributes"
-        raise self.wrong(node, "{}: {}".format(ALLOWED, what))
+        raise self.wrong(node, f"{ALLOWED}: {what}")
 
     def read_subscript(self, node):
         array = self.value(node.value)
@@ -307,21 +320,21 @@ class _Reader:
                 return self.read_attribute(node.func)
             functions = set(SIGNATURES) - self.known
             why = "" if name in self.known or name in NUMBERS or name in DTYPES else self.suggestion(name, functions)
-            what = "unknown function {!r}{}".format(name, why) if why else "only functions of xp can be called"
+            what = f"unknown function {name!r}{why}" if why else "only functions of xp can be called"
             raise self.wrong(node, what)
         fewest, most, further = SIGNATURES[name]
         arguments = [self.argument(argument) for argument in node.args]
         if not fewest <= len(arguments) <= most:
-            takes = str(most) if fewest == most else "{} to {}".format(fewest, most)
+            takes = str(most) if fewest == most else f"{fewest} to {most}"
             named = " and {}".format(", ".join(key + "=" for key in further)) if further else ""
             plural = "s" * (most != 1)
-            message = "{} takes {} argument{}{}, not {}".format(name, takes, plural, named, len(arguments))
+            message = f"{name} takes {takes} argument{plural}{named}, not {len(arguments)}"
             raise self.wrong(node, message)
         keywords = []
         for keyword in node.keywords:
             if keyword.arg not in further:
                 takes = ", ".join(further) or "none by name"
-                raise self.wrong(keyword.value, "{} has no argument {!r} (there is {})".format(name, keyword.arg, takes))
+                raise self.wrong(keyword.value, f"{name} has no argument {keyword.arg!r} (there is {takes})")
             keywords.append(ast.keyword(keyword.arg, self.argument(keyword.value)))
         self.check_size(node, name, arguments)
         return ast.Call(node.func, arguments, [ast.copy_location(k, node) for k in keywords])
@@ -350,10 +363,10 @@ class _Reader:
             given = [arguments[position] for position in SIZED.get(name, ()) if position < len(arguments)]
             dims = [d for one in given for d in (one.elts if isinstance(one, (ast.Tuple, ast.List)) else [one])]
             if not all(_is_number(d) and type(d.value) is int for d in dims):
-                raise self.wrong(node, "sizes and counts are whole numbers: {} takes no others".format(name))
+                raise self.wrong(node, f"sizes and counts are whole numbers: {name} takes no others")
             sizes = [abs(d.value) for d in dims]
         if math.prod(sizes) > MAX_SIZE:
-            raise self.wrong(node, "an array of more than {} entries".format(MAX_SIZE))
+            raise self.wrong(node, f"an array of more than {MAX_SIZE} entries")
 
 
 def _is_number(node):
@@ -396,4 +409,3 @@ def _kind(node):
 def laid_out(raw, column):
     """An equation's text as Equation has it. raw: as it stands in the file, from byte `column` (at least 1) of its first line."""
     return "(" + " " * (column - 1) + raw + "\n)"
-

@@ -60,7 +60,7 @@ class Problem:
         try:
             return equations.step(rows, inputs, self.carries, description["outputs"], self.step_file)
         except equations.Fault as fault:  # the core reads them first, so that this is news
-            raise StepError("{}:{}: {}".format(fault.line, fault.column, fault)) from fault
+            raise StepError(f"{fault.line}:{fault.column}: {fault}") from fault
 
     @property
     def wrt(self):

@@ -8,13 +8,24 @@ as of a straight-through estimator, and is meant.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 from gradcheck.diagnosis.blame import first_line, nodes_of
 from gradcheck.diagnosis.counterfactual import Agreement, agreement, held_against
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_function, step_tree, unique, worst
+from gradcheck.diagnosis.scene import (
+    Claim,
+    Scene,
+    by,
+    finding,
+    line_blame,
+    numbers,
+    step_function,
+    step_tree,
+    unique,
+    worst,
+)
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
