@@ -71,7 +71,15 @@ def load_backends(extra: Sequence[Path] = ()) -> dict[str, tuple[Backend, str]]:
 
     extra: folders with a manifest, or folders of such folders. Raises GradcheckError naming file and key.
     """
-    folders = [*_shipped(), *_registered(), *(found for folder in extra for found in _named(folder))]
+    return _indexed([*_shipped(), *_registered(), *(found for folder in extra for found in _named(folder))])
+
+
+def load_only(folder: Path) -> dict[str, tuple[Backend, str]]:
+    """As load_backends, of what a folder holds and of nothing else: others may have the same names."""
+    return _indexed(_named(folder))
+
+
+def _indexed(folders: Iterable[Path]) -> dict[str, tuple[Backend, str]]:
     backends = [read_manifest(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     known: dict[str, tuple[Backend, str]] = {}
     groups: dict[str, Backend] = {}
@@ -123,11 +131,6 @@ def _unfit(value: Any, option: Option) -> str:
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         return f"{value!r} is not of type {wanted.__name__}"
     return ""
-
-
-def folders_of(folder: Path) -> list[Path]:
-    """The folders with a manifest that a user names: this one, or those in it. Raises UsageError if there is none."""
-    return [found.resolve() for found in _named(folder)]
 
 
 # --- where manifests are ----------------------------------------------------------------------------------------------

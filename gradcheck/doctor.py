@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gradcheck.catalog import Backend, folders_of, load_backends, suggest
+from gradcheck.catalog import Backend, load_backends, load_only, suggest
 from gradcheck.configuration import configuration
 from gradcheck.environments import Examination, examine, resolve
 from gradcheck.errors import BackendError, UsageError
@@ -29,17 +29,14 @@ def examine_all(
     """
     table, root = configuration()
     given = {n: root / Path(p).expanduser() for n, p in table.get("python", {}).items()} | dict(python)
-    folders = [*folders, *([contract] if contract else [])]
-    own = folders_of(contract) if contract else []
+    catalog = load_only(contract) if contract else load_backends(folders)
     statuses = {0}
-    for backend in chosen(name, folders):
-        if own and backend.folder not in own:
-            continue
+    for backend in chosen(name, catalog):
         status = examine_one(backend, given.get(backend.name), rebuild, offline, echo)
         if contract and status == 0:
             from gradcheck.contract.report import run_contract
 
-            status = run_contract(backend, load_backends(folders), given, offline, echo)
+            status = run_contract(backend, catalog, given, offline, echo)
         statuses.add(status)
     return 1 if 1 in statuses else max(statuses)
 
@@ -58,9 +55,8 @@ def examine_one(backend: Backend, given: Path | None, rebuild: bool, offline: bo
     return BROKEN if state.problem or state.probe not in ("", "ok") else 0
 
 
-def chosen(name: str | None, folders: Sequence[Path]) -> list[Backend]:
+def chosen(name: str | None, catalog: Mapping[str, tuple[Backend, str]]) -> list[Backend]:
     """All backends, or the one that a user named by its own name or a rollout's."""
-    catalog = load_backends(folders)
     groups = {backend.name: backend for backend, _ in catalog.values()}
     if name is None:
         return list(groups.values())
