@@ -147,7 +147,8 @@ class Case:
     # objectives, steps and dtype are then the model's own: empty until a worker has built it (see session.completed)
     native: str = ""
     wrt: tuple[str, ...] = ()
-    native_draws: bool = False  # whether its loop draws random numbers
+    native_draws: bool = False  # whether its loop draws random numbers that its scan does not keep
+    native_shared_draws: bool = False  # whether it looks as if all steps of its loop drew the same
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
     # a step of equations: in order, and which of them are returned beside the carries; () and () of any other
     equations: tuple[Equation, ...] = ()
@@ -342,6 +343,7 @@ class CaseReport:
     self_test: tuple[Planted, ...] = ()
     check_seconds: float = 0.0  # spent on the checks, summed over the backends
     diagnosis_seconds: float = 0.0  # spent on causes, once all checks were made
+    warnings: tuple[str, ...] = ()  # what went wrong in gradcheck itself
 
 
 @dataclass(frozen=True, slots=True)
