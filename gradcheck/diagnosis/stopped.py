@@ -9,7 +9,7 @@ prediction is held against: that is shown by differences of the forward with wha
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
