@@ -43,14 +43,14 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        return {"dtype": task.dtype, **offers(model)}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model)}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
         model = self.adapter.prepare_native(task)
         if model is not None:
             self.models[handle] = model
-        return {"dtype": task.dtype, **offers(model), **task.facts()}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model), **task.facts()}
 
     def prepare_second(self):
         prepare = getattr(self.adapter, "prepare_second", None)

@@ -84,9 +84,8 @@ class Model(adapter.Model):
             found, _ = self.listed(self.moving)
             compiled = as_written
         self.problem.settle(found)
-        if compiled is jax.jit:
-            self.problem.shared_draws = program.shares_draws(jax.make_jaxpr(self.scalars)(self.given).jaxpr)
         self.forward = compiled(self.objectives)
+        self.problem.shared_draws = self.traced is not None and program.shares_draws(self.traced)
         self.reverse = {o["name"]: compiled(self.gradient_of(k)) for k, o in enumerate(self.problem.objectives)}
 
     def params(self, moving):

@@ -66,7 +66,8 @@ class Inspected:
         if node["kind"] == "stop":
             ends = zip(self.problem.objectives, self.tape.results)
             reaches = [o["name"] for o, value in ends if number in value.past.behind]
-            return {"meant": lineage.meant(number, node), "reaches": reaches}
+            recurrent = number in node["behind"]
+            return {"meant": lineage.meant(number, node), "reaches": reaches, "recurrent": recurrent}
         if node["primitive"] in STATEFUL:
             return {
                 "stateful": True,
@@ -75,6 +76,20 @@ class Inspected:
         if node["kind"] == "draw":
             return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
         return {}
+
+    @functools.cached_property
+    def traced(self):
+        """The program of the objectives: traced for `forward` anyway, where that is compiled; None where it cannot be traced."""
+        self.in_precision()
+        return self.forward.trace(self.given).jaxpr.jaxpr if hasattr(self.forward, "trace") else None
+
+    @property
+    def precision(self):
+        """The lowest float type on the way from what is differentiated to the objectives; None if that cannot be told."""
+        if self.traced is None:
+            return None
+        moves = [name in self.problem.wrt for name in sorted(self.given)]  # as JAX flattens a dict
+        return program.precision(self.traced, moves)[1]
 
     def frozen(self, arrays):
         """The objectives at these inputs, with what every stop_gradient returned at the case's own."""

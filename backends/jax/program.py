@@ -138,6 +138,28 @@ def shares_draws(jaxpr, varying=None):
     return False
 
 
+def precision(jaxpr, moving=None):
+    """The fewest mantissa bits, with its dtype, of the floats that derive from the inputs: (bits, name).
+
+    moving: for a program inside, whether each of its inputs derives from them.
+    """
+    derived = {v for v, moves in zip(jaxpr.invars, moving or [True] * len(jaxpr.invars)) if moves}
+    lowest = (64, "float64")
+    for equation in jaxpr.eqns:
+        given = [not hasattr(a, "val") and a in derived for a in equation.invars]
+        if not any(given) or equation.primitive.name == "stop_gradient":
+            continue
+        for inner in inside(equation):
+            same = len(inner.invars) == len(given)
+            lowest = min(lowest, precision(inner, given if same else [True] * len(inner.invars)))
+        for variable in equation.outvars:
+            dtype = getattr(variable.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+                derived.add(variable)
+                lowest = min(lowest, (jnp.finfo(dtype).nmant, str(dtype)))
+    return lowest
+
+
 def gradient_draws_again(function, inputs, name):
     """How many more equations of that name the gradient's program holds than the function's own."""
     total = functools.partial(lambda f, moved: jnp.sum(jnp.stack(f(moved))), function)

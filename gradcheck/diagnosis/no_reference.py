@@ -17,7 +17,7 @@ TITLES = {
 HELP = {
     "GC401": "a gradient does not exist here; relax the step (soft attention), or estimate it from samples (score function)",
     "GC402": "move the point a little (another seed), or judge by a smooth activation",
-    "GC403": "use an objective without a large constant part, and dtype: float64 if the case has float32",
+    "GC403": "use an objective without a large constant part, and float64 all the way: as dtype, and with no casts to less",
     "GC404": "use fewer steps, or smaller weights: the objective changes faster than any usable step",
 }
 
