@@ -27,9 +27,9 @@ def examine_all(
 
     contract: a folder whose backends alone are looked at, and then held against the contract.
     """
-    table, root = configuration()
-    given = {n: root / Path(p).expanduser() for n, p in table.get("python", {}).items()} | dict(python)
-    catalog = load_only(contract) if contract else load_backends(folders)
+    configured = configuration()
+    given = configured.interpreters(python)
+    catalog = load_only(contract) if contract else load_backends(configured.backend_folders(folders))
     statuses = {0}
     for backend in chosen(name, catalog):
         status = examine_one(backend, given.get(backend.name), rebuild, offline, echo)

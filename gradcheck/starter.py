@@ -10,13 +10,18 @@ from gradcheck.catalog import suggest
 from gradcheck.errors import UsageError
 
 
+def templates() -> list[str]:
+    """The names of the shipped cases."""
+    shipped = files("gradcheck._cases")
+    return sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
+
+
 def write(name: str, template: str) -> list[Path]:
     """Write NAME.yaml, and NAME.py if its step is a file. Raises UsageError.
 
     That is: if either exists, the name is none, or there is no such template.
     """
-    shipped = files("gradcheck._cases")
-    known = sorted(entry.name.removesuffix(".yaml") for entry in shipped.iterdir() if entry.name.endswith(".yaml"))
+    shipped, known = files("gradcheck._cases"), templates()
     if template not in known:
         raise UsageError(f"no shipped case '{template}'{suggest(template, known)}")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
