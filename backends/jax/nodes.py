@@ -68,13 +68,20 @@ class Inspected:
             reaches = [o["name"] for o, value in ends if number in value.past.behind]
             recurrent = number in node["behind"]
             return {"meant": lineage.meant(number, node), "reaches": reaches, "recurrent": recurrent}
+        if node["stepwise"]:
+            return {"stepwise": True, "kind": node["kind"] if node["float"] else "integer"}
         if node["primitive"] in STATEFUL:
             return {
                 "stateful": True,
                 "again": program.gradient_draws_again(self.scalars, self.given, node["primitive"]),
             }
         if node["kind"] == "draw":
-            return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
+            place = [node[key] for key in ("op", "file", "line")]
+            same = [
+                n for n in self.tape.nodes if n["kind"] == "draw" and [n[k] for k in ("op", "file", "line")] == place
+            ]
+            drawn = [digest for n in same for digest in n["drawn"]]
+            return {"shared": len(drawn) > 1 and len(set(drawn)) == 1, "steps": len(drawn)}
         return {}
 
     @functools.cached_property
@@ -111,8 +118,8 @@ class Inspected:
 
     @functools.cached_property
     def listing(self):
-        """(number on the tape, node) of the ops that are told: of floats, and draws."""
-        return [(number, node) for number, node in enumerate(self.tape.nodes) if node["float"]]
+        """(number on the tape, node) of the ops that are told: of floats, draws, and what makes steps of floats."""
+        return [(n, node) for n, node in enumerate(self.tape.nodes) if node["float"] or node["stepwise"]]
 
     @functools.cached_property
     def numbers(self):

@@ -266,7 +266,7 @@ class Tape:
         self.nodes.append(
             {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
              "active": False, "defined": defined, "float": kind in ("loop", "draw"), "primitive": name, "paths": [path],
-             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False}
+             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False, "stepwise": False}
         )  # fmt: skip
         return self.numbers[path]
 
@@ -313,6 +313,7 @@ def merged(nodes):
         behind=frozenset().union(*(n["behind"] for n in nodes)),
         stepped=all(n["stepped"] for n in nodes),
         target=any(n["target"] for n in nodes),
+        stepwise=any(n["stepwise"] for n in nodes),
     )
 
 
@@ -381,7 +382,8 @@ LIBRARIES = (
     os.path.dirname(jax.__file__) + os.sep,
     HERE + os.sep,
 )  # JAX itself, and what gradcheck runs in this process
-PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py")
+PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py", "partial_eval.py",
+            "ad.py", "batching.py")  # fmt: skip
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 
 

@@ -22,7 +22,19 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
-OPTIONAL = ("why", "active", "defined", "meant", "reaches", "recurrent", "parts", "shared", "stateful", "again")
+OPTIONAL = (
+    "why",
+    "active",
+    "defined",
+    "meant",
+    "reaches",
+    "recurrent",
+    "parts",
+    "stepwise",
+    "shared",
+    "stateful",
+    "again",
+)
 NO_NODES = "this backend cannot be looked into op by op"
 
 
@@ -32,8 +44,8 @@ class Node:
 
     meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop; None if that is not
     known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is made of.
-    shared: a draw was the same at all steps. stateful: no key decides a draw; again: how often the gradient's program makes it
-    once more.
+    stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps. stateful: no key
+    decides a draw; again: how often the gradient's program makes it once more.
     """
 
     number: int
@@ -42,7 +54,7 @@ class Node:
     line: int
     column: int
     steps: int
-    kind: str  # op, custom, stop, draw, opaque, loop, call
+    kind: str  # op, custom, stop, draw, opaque, loop, call, integer
     why: str = ""
     active: bool = True
     defined: str = ""
@@ -50,6 +62,7 @@ class Node:
     reaches: Sequence[str] | None = None
     recurrent: bool = False
     parts: Sequence[int] = ()
+    stepwise: bool = False
     shared: bool = False
     stateful: bool = False
     again: int = 0

@@ -199,9 +199,11 @@ def _blame(blame: Blame, width: int, verbose: int) -> Iterator[Line]:
     op = f"  ({blame.op})" if blame.op and (verbose or not blame.text) else ""
     text = (blame.text.strip() + op).strip()
     beside = cells(INDENT + place) + 2 + cells(text) <= width
-    yield from hang(f"{INDENT}{place}  ", text if beside else "", width, "cyan")
-    if not beside:  # code reads badly in a narrow column
-        yield from hang(f"{INDENT}  ", text, width)
+    if beside:
+        yield from hang(f"{INDENT}{place}  ", text, width, "cyan")
+    else:  # code reads badly in a narrow column
+        yield from hang(INDENT, place, width, style="cyan")
+        yield from hang(f"{INDENT}  ", text, width) if text else ()
 
 
 def _backends(report: Report, width: int) -> Iterator[Line]:
