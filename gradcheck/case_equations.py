@@ -29,7 +29,7 @@ def equations_of(
     found = [Equation(name, *source.laid_out((*EQUATIONS, name))) for name in file.step.equations if name not in broken]
     check_names(source, file, inputs, list(written))
     rows = [equations.Equation(e.name, e.line, e.text) for e in found]
-    for fault in equations.read(rows, [*inputs, *broken])[2]:
+    for fault in equations.read(rows, [*inputs, *broken])[1]:
         source.report_at(fault.line, source.characters(fault.line, fault.column), fault.message)
     return tuple(found), outputs_of(source, file, list(written))
 

@@ -310,7 +310,7 @@ def test_the_actions_cache_follows_the_manifests(runner, tmp_path):
     name = "Find what the environments are built from"
     done, first = runner(name)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"[0-9a-f]{40}", first["hash"])
+    assert re.fullmatch(r"[0-9a-f]{64}", first["hash"])
     assert first["GRADCHECK_CACHE"] == str(tmp_path / "gradcheck-cache")
     kept = STEPS["Keep the environments"]["with"]
     assert kept["path"] == "${{ runner.temp }}/gradcheck-cache"
