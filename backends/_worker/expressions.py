@@ -202,9 +202,9 @@ class Reader:
         if not isinstance(node.op, (ast.USub, ast.UAdd)):
             raise self.wrong(node, INSTEAD[type(node.op)])
         operand = self.value(node.operand)
-        if is_number(operand):
-            return self.number(node, -operand.value if isinstance(node.op, ast.USub) else operand.value)
-        return ast.UnaryOp(node.op, operand)
+        if isinstance(node.op, ast.UAdd):  # which not every framework's arrays have
+            return operand
+        return self.number(node, -operand.value) if is_number(operand) else ast.UnaryOp(node.op, operand)
 
     def read_binop(self, node):
         if type(node.op) not in ARITHMETIC:

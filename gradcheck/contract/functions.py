@@ -47,7 +47,8 @@ def step(xp, anchor, **inputs):
         try:
             value = scenario.function(xp, *(inputs[f"{key}_{i}"] for i in range(len(scenario.shapes))))
         except Exception as error:
-            raise TypeError(f"{name}: {type(error).__name__}: {error}") from error
+            error.args = (f"{name}: {error}",)
+            raise
         wanted = scenario.expected(default)
         dtype = named(value.dtype)
         narrow = default == "float32" and dtype == str(wanted.dtype).replace("64", "32")
