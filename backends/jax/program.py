@@ -110,7 +110,7 @@ def count(jaxpr, name):
 
 
 def shares_draws(jaxpr, varying=None):
-    """Whether it looks as if steps shared a draw: in a scan's step one that depends on nothing that changes, or the same call from
+    """Whether it looks as if steps shared a draw: in a scan a draw that depends on nothing that changes, or the same call from
     the same key more than once, as in a Python loop.
 
     varying: for the body of a scan, whether each of its inputs changes from step to step; None outside.
