@@ -45,7 +45,7 @@ class Backend:
     in an existing environment; pins: what an isolated environment is built from; probe: a program that fails if the
     framework is not healthy; process_options: options that hold for a whole process; rollouts: name as the user gives
     it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none; native: whether it
-    takes native cases; xp: the names that its xp has, if not all;
+    takes native cases; owns: the modules whose objects are this framework's; xp: the names that its xp has, if not all;
     stored_draws: how a step of this framework draws so that the scan keeps the draw, in words.
     """
 
@@ -63,6 +63,7 @@ class Backend:
     default: bool = False
     native: bool = False
     xp: tuple[str, ...] = XP_NAMES
+    owns: tuple[str, ...] = ()
     stored_draws: str = ""
 
 
@@ -326,5 +327,6 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> (its reader, w
     "default": (_flag, False),
     "native": (_flag, False),
     "xp": (_names, False),
+    "owns": (_texts, False),
     "stored_draws": (_text, False),
 }

@@ -11,8 +11,8 @@ from typing import Any
 
 from gradcheck.case_source import shown
 from gradcheck.catalog import suggest
-from gradcheck.check import Settings
 from gradcheck.errors import UsageError
+from gradcheck.pipeline import Settings
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
@@ -117,9 +117,22 @@ def _place(path: Path, text: str, key: str) -> str:
     return str(shown(path))
 
 
-def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[Settings, list[Path]]:
-    """The command line first, then the configuration, then the defaults."""
-    configured = configuration()
+UNSAID: dict[str, Any] = {
+    **dict.fromkeys(("seed", "rtol", "atol", "jobs", "timeout", "memory", "diagnose_seconds")),
+    **dict.fromkeys(("fail_fast", "strict", "no_expect", "self_test", "offline"), False),
+    **{"backends": (), "expression": "", "order": 1, "python": {}, "folders": ()},
+}
+
+
+def settings_from(
+    options: Mapping[str, Any], paths: tuple[Path, ...] = (), start: Path | None = None
+) -> tuple[Settings, list[Path]]:
+    """The options first (those of UNSAID, where they are given), then the configuration, then the defaults.
+
+    start: where the configuration is looked for, instead of the working directory.
+    """
+    options = {**UNSAID, **options}
+    configured = configuration(start)
     table = configured.table
     default_timeout = float(table.get("timeout", 300.0))
     memory = options["memory"] or table.get("memory")

@@ -105,7 +105,8 @@ class Examination:
         self.jumps = reference.in_two_groups(values[1:])
         # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
         least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
-        self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
+        with np.errstate(invalid="ignore"):  # of an objective that is not finite
+            self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
         return bool(self.finite.any())
 
     def pilot(self) -> None:
@@ -352,12 +353,11 @@ class Examination:
         return found
 
     def null_by_draw(self, gradient: Gradient) -> bool:
-        """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
-        return (
-            (self.case.draws_in_step or self.case.native_draws)
-            and self.session.rollout == "scan"
-            and "No gradient defined for" not in gradient.why
-        )
+        """Whether a null gradient is one through a random draw: a scan draws in its step, which a native model may have in any
+        rollout.
+        """
+        scanned = self.case.draws_in_step and self.session.rollout == "scan"
+        return (scanned or self.case.native_draws) and "No gradient defined for" not in gradient.why
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input.

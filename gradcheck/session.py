@@ -119,7 +119,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed, frozen, redrawn, explain_draws."""
+        """Whether the backend offers an optional operation (see backends/README.md)."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -207,6 +207,14 @@ class Session:
     def explain_draws(self) -> dict[str, Any]:
         """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
         return self._call("explain_draws")
+
+    def explain_loops(self) -> dict[str, Any]:
+        """The loops that truncate their backward pass, or compute copies of what is differentiated (see backends/README.md)."""
+        return self._call("explain_loops")
+
+    def with_loops(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
+        """Every gradient, with the model's loops made again: whole, or with what they copied handed in."""
+        return self._gradients(self._call("with_loops", **changes))
 
     def close(self) -> None:
         """Let the worker forget the model, if it is still the process that knows it."""

@@ -13,10 +13,9 @@ import numpy as np
 from . import directions, native, problem, wire
 
 
-def load_adapter(path):
+def load_adapter(path, package="gradcheck_backend"):
     """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
     folder = os.path.dirname(path)
-    package = "gradcheck_backend"
     spec = importlib.util.spec_from_file_location(package, path, submodule_search_locations=[folder])
     module = importlib.util.module_from_spec(spec)
     sys.modules[package] = module
@@ -27,8 +26,8 @@ def load_adapter(path):
 class Worker:
     """The models that are alive in this process, by handle."""
 
-    def __init__(self, adapter_path):
-        self.adapter = load_adapter(adapter_path)
+    def __init__(self, adapter):
+        self.adapter = adapter
         self.models = {}
 
     def start(self, settings):
@@ -139,6 +138,14 @@ class Worker:
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
 
+    def explain_loops(self, handle):
+        """Loops that truncate their backward pass or copy what is differentiated: {"truncated": [...], "copies": [...]}."""
+        return self.models[handle].explain_loops()
+
+    def with_loops(self, handle, **changes):
+        """Every (objective, input) gradient, with the loops made again; as `gradients`."""
+        return packed(self.models[handle].with_loops(**changes))
+
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
         self.models.pop(handle, None)
@@ -173,11 +180,12 @@ def shaped(task, point):
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
+OPTIONAL = ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
+
+
 def offers(model):
     """Which optional operations a model has."""
-    return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn")
-    }
+    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in OPTIONAL}
 
 
 def packed(gradients):
@@ -198,7 +206,9 @@ def escaped(text):
 
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
-    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    place = getattr(error, "place", None)  # of a line that is in no traceback
+    if place is None and step_file:
+        place = problem.where_in(step_file, error.__traceback__)
     name = type(error).__name__
     try:
         text = escaped(str(error))
@@ -225,7 +235,7 @@ def run(channel, adapter_path):
         operation = job.pop("op")
         try:
             if worker is None:
-                worker = Worker(adapter_path)
+                worker = Worker(load_adapter(adapter_path))
             if operation == "prepare":
                 step_file = job["case"]["step_file"]
             answer = {"ok": getattr(worker, operation)(**job)}

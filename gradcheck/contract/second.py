@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from gradcheck._backends._worker import directions
-from gradcheck.check import job
 from gradcheck.contract.bench import Bench, Scenario, require
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.evidence import BackendEvidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Case, Verdict
+from gradcheck.pipeline import job
 from gradcheck.session import rms
 
 STEP = """

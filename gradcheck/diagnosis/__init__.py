@@ -9,6 +9,7 @@ from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
 from gradcheck.diagnosis.counterfactual import run_unroll
+from gradcheck.diagnosis.cut_by_rule import cut_by_rule
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
@@ -19,6 +20,8 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.over_time import over_time
+from gradcheck.diagnosis.own_copy import own_copy
+from gradcheck.diagnosis.sampler_parameter import sampler_parameter
 from gradcheck.diagnosis.scene import Claim, Scene, finding, worst
 from gradcheck.diagnosis.score_function import score_function
 from gradcheck.diagnosis.second_order import second_order
@@ -42,8 +45,11 @@ RULES: tuple[
     forward_disagrees,
     noise_in_scan,
     truncated_history,
+    own_copy,
     stopped,
     wrong_rule,
+    sampler_parameter,
+    cut_by_rule,
     score_function,
     missing,
     fingerprints,
@@ -83,7 +89,16 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     found = [part for claim in claims for part in told_apart(scene, claim)]
     if use_expect:
         found.extend(expectation_gone(scene))
-    return sorted(found, key=lambda f: f.expected)
+    return sorted((unfinished(scene, f) for f in found), key=lambda f: f.expected)
+
+
+def unfinished(scene: Scene, found: Finding) -> Finding:
+    """Where the time for causes ran out, a finding that fails says so: more could have been found."""
+    words = scene.lab.closed_words()
+    said = any(words in text for text in (found.because, found.proof, found.note))
+    if not scene.lab.ran_out or said or found.expected or found.severity is not Severity.ERROR:
+        return found
+    return replace(found, note="; ".join(part for part in (found.note, words) if part))
 
 
 def said_by(rule: Callable[[Scene], Iterable[Claim]], scene: Scene) -> Iterator[Claim]:

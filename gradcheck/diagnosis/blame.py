@@ -6,7 +6,7 @@ judged, and how many were cleared. It is bounded by the time that a diagnosis ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,10 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
-OPTIONAL = (
-    "why",
-    "active",
-    "defined",
-    "meant",
-    "reaches",
-    "recurrent",
-    "parts",
-    "stepwise",
-    "shared",
-    "stateful",
-    "again",
-)
+OPTIONAL = (  # of what a worker tells about a node
+    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "shared", "stateful", "again",
+    "sampled", "discrete",
+)  # fmt: skip
 NO_NODES = "this backend cannot be looked into op by op"
 
 
@@ -42,10 +33,11 @@ NO_NODES = "this backend cannot be looked into op by op"
 class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
-    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop; None if that is not
-    known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is made of.
-    stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps. stateful: no key
-    decides a draw; again: how often the gradient's program makes it once more.
+    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if
+    that is not known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is
+    made of. stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps.
+    stateful: no key decides a draw; again: how often the gradient's program makes it once more. sampled: the inputs that move a
+    parameter of the distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
     """
 
     number: int
@@ -66,6 +58,8 @@ class Node:
     shared: bool = False
     stateful: bool = False
     again: int = 0
+    sampled: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    discrete: bool = False
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
@@ -85,12 +79,17 @@ class Node:
 
     @property
     def place(self) -> str:
-        return f"{Path(self.file).name}:{self.line}" if self.file else "a place that is not known"
+        return f"{Path(relative(self.file)).name}:{self.line}" if self.file else "a place that is not known"
 
     @property
     def definition(self) -> str:
         file, _, line = self.defined.rpartition(":")
-        return f"{Path(file).name}:{line}" if file else ""
+        return f"{Path(relative(file)).name}:{line}" if file else ""
+
+
+def is_cut(evidence: Evidence) -> bool:
+    """Whether there is no path for the framework, and yet the op moves with the input."""
+    return evidence.check.verdict is Verdict.DISCONNECTED and not evidence.check.dead
 
 
 @dataclass
@@ -109,15 +108,23 @@ class Look:
     @property
     def worst(self) -> Evidence:
         order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
-        by_rank = sorted(
-            self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order)
-        )
-        same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
+
+        def rank(evidence: Evidence) -> int:
+            verdict = Verdict.MISMATCH if is_cut(evidence) else evidence.check.verdict
+            return order.index(verdict) if verdict in order else len(order)
+
+        first = min(map(rank, self.checks))
+        same = [e for e in self.checks if rank(e) == first]
         return max(same, key=lambda e: e.check.max_rel_error or 0.0)
 
     @property
     def verdict(self) -> Verdict:
-        return self.worst.check.verdict
+        return Verdict.MISMATCH if is_cut(self.worst) else self.worst.check.verdict
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its rule gives no gradient for an input that moves it."""
+        return is_cut(self.worst)
 
     @property
     def is_nonlinear(self) -> bool:
@@ -318,7 +325,10 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
         return None
     null = next((e for e in look.checks if e.check.verdict is Verdict.NULL), None)
     if null is not None:
-        found.unlooked.append((node, f"its reverse rule raises {null.check.reason}"))
+        said = null.check.reason
+        found.unlooked.append(
+            (node, said if said.startswith("its reverse rule") else f"its reverse rule raises {said}")
+        )
         return None
     return look
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from gradcheck.diagnosis.counterfactual import agreement
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_blame, worst
+from gradcheck.diagnosis.counterfactual import Agreement, agreement
+from gradcheck.diagnosis.loops import Loops, blame, loops_of, place
+from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_blame, unique, worst
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Finding, Verdict
@@ -27,6 +28,11 @@ def truncated_history(scene: Scene) -> Iterable[Claim]:
             whole = agreement(scene, group, without_truncation(scene.case, backend.name), scene.arrays)
             if whole.explained:
                 yield Claim("GC203", whole.explained, partial(describe, scene, kept, whole.words))
+                continue
+        loops = loops_of(scene, group[0].check.backend)
+        seen = loops.held(scene, group, whole=True) if loops.truncated else None
+        if seen and seen.explained:
+            yield Claim("GC203", seen.explained, partial(describe_loops, loops, seen))
 
 
 def without_truncation(case: Case, framework: str) -> Case:
@@ -47,6 +53,26 @@ def describe(scene: Scene, kept: int, words: str, checks: list[Evidence]) -> Fin
         note="the forward pass is not truncated, so the objective is right",
         whose="the case",
         blame=line_blame(scene.case.path, line) if line else None,
+    )
+
+
+def describe_loops(loops: Loops, seen: Agreement, checks: list[Evidence]) -> Finding:
+    """Truncation that the model's own loops were told."""
+    shown, first = worst(checks), loops.truncated[0]
+    kept, steps = first["kept"], first["steps"]
+    where = " and ".join(unique(f"the scan at {place(told)} has {OPTION}={told['kept']}" for told in loops.truncated))
+    share = f", {shown.check.max_rel_error:.2g} of the largest entry" if shown.check.max_rel_error is not None else ""
+    return finding(
+        "GC203",
+        checks,
+        f"gradient is wrong because the backward pass keeps only the last {kept} of {steps} steps",
+        numbers=numbers(shown),
+        because=f"{where}, which cuts the carry's adjoint; what the first {steps - kept} steps contribute is lost{share}",
+        proof=f"with the scan made again without the truncation {seen.words_for(checks)}",
+        help=f"remove `{OPTION}={kept}`, or expect GC203 if the bias is meant (truncated backpropagation through time)",
+        note="the forward pass is not truncated, so the objective is right",
+        whose="the step",
+        blame=blame(first, "scan"),
     )
 
 
