@@ -12,6 +12,8 @@ import numpy as np
 
 from . import directions, native, problem, wire
 
+LONGEST = 1 << 16  # of an op's integer inputs that are told
+
 
 def load_adapter(path, package="gradcheck_backend"):
     """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
@@ -99,11 +101,19 @@ class Worker:
         """The ops of the rollout's graph, in order of execution: dicts op, file, line, column, steps, kind, ..."""
         return {"nodes": self.models[handle].nodes()}
 
-    def focus(self, handle, node, step, new_handle):
-        """One op at its values at one step, alive under a handle of its own. Facts: its arrays, objectives, dtype, finiteness."""
+    def focus(self, handle, node, step, new_handle, only=None):
+        """One op at its values at one step, alive under a handle of its own. Facts: its arrays, objectives, dtype, finiteness.
+
+        only: [axis, indices]; the cotangents of its results are 0 elsewhere along that axis.
+        """
         self.models[new_handle] = model = self.models[handle].focus(node, step)
-        task = model.problem
-        return {
+        task, facts = model.problem, {}
+        if hasattr(model, "cotangents"):
+            if only:
+                model.cotangents = {name: directions.only(c, *only) for name, c in model.cotangents.items()}
+            facts["results"] = {name: list(c.shape) for name, c in model.cotangents.items()}
+            facts["integers"] = wire.pack(integers(model))
+        return facts | {
             "arrays": wire.pack(task.arrays),
             "objectives": [[o["name"], list(o["wrt"])] for o in task.objectives],
             "dtype": str(task.dtype),
@@ -119,6 +129,10 @@ class Worker:
     def composed(self, handle, **changes):
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
+
+    def parts(self, handle, inside=()):
+        """The ways by which cotangents go back: dicts op, file, line, column, input, inner, made (see backends/README.md)."""
+        return {"parts": self.models[handle].parts(inside)}
 
     def frozen(self, handle, points):
         """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
@@ -180,7 +194,15 @@ def shaped(task, point):
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
-OPTIONAL = ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
+def integers(model):
+    """The integers that an op is given or holds, by name: indices, most likely. Long ones are left out."""
+    named = [(f"input {k}", value) for k, value in enumerate(model.given)]
+    named += [(f"constant {k}", value) for k, value in enumerate(getattr(model, "held", ()))]
+    kept = [(name, v) for name, v in named if str(getattr(v, "dtype", "")).startswith(("int", "uint"))]
+    return {name: np.asarray(v, dtype=np.int64) for name, v in kept if 1 < v.size <= LONGEST}
+
+
+OPTIONAL = ("nodes", "births", "composed", "parts", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
 
 
 def offers(model):

@@ -323,6 +323,9 @@ class Model:
     def births(self):
         return self.ops.births()
 
+    def parts(self, inside=()):
+        return self.ops.parts(inside)
+
     def frozen(self, arrays):
         return self.ops.frozen(arrays)
 

@@ -245,18 +245,46 @@ class Ops:
         found = self.body.reverse(0, {cost: np.ones((), dtype=cost.type.dtype)}, rule)
         return {name: found.get(variable) for name, variable in self.inputs.items()}
 
-    def composed(self, open_stops=False, inside=(), mend=False):
+    def composed(self, open_stops=False, inside=(), mend=False, lost=(), objectives=None):
         """Every gradient as a composition of the ops' own rules: {objective: {input: (status, array or reason)}}.
 
         open_stops: stops are the identity. inside: numbers of ops whose rule is replaced by differences of the op's own forward.
-        mend: what is not finite where the cotangent that arrives is 0 counts as 0.
+        mend: what is not finite where the cotangent that arrives is 0 counts as 0. lost: numbers of parts (see parts) that hand
+        nothing back. objectives: the names of those that are asked for, else all.
         """
         found = {}
         for o in self.problem.objectives:
-            backward = Backward(self, open_stops, inside, (lambda birth: birth["zero_cotangent"]) if mend else never)
-            back = self.reverse(o["name"], backward)
-            found[o["name"]] = {n: judged(back[n]) for n in o["wrt"]}
+            if objectives is None or o["name"] in objectives:
+                mended = (lambda birth: birth["zero_cotangent"]) if mend else never
+                back = self.reverse(
+                    o["name"], Backward(self, open_stops, inside, mended, lost=[self.edges[k] for k in lost])
+                )
+                found[o["name"]] = {n: judged(back[n]) for n in o["wrt"]}
         return found
+
+    @property
+    def edges(self):
+        """(number, position of an input) of all ops: the ways by which cotangents go back."""
+        return [
+            (number, list(node.inputs).index(v))
+            for number, sites in enumerate(self.listed)
+            for body, node, _ in sites[:1]
+            for v in dict.fromkeys(valued(node))
+            if v in self.active[body]
+        ]
+
+    def parts(self, inside=()):
+        """These ways, told: the op, its line, which input, and the op that made that one. None is inside of another."""
+        return [self.part(number, position) for number, position in self.edges]
+
+    def part(self, number, position):
+        def told(node):
+            file, line = self.place(node)
+            return {"op": name(node.op), "file": file, "line": line, "column": 0}
+
+        node = self.listed[number][0][1]
+        maker = node.inputs[position].owner
+        return {**told(node), "input": position, "inner": False, "made": maker and told(maker)}
 
     def births(self):
         """Where values, of an objective, and cotangents first are not finite though what they are made of is.
@@ -305,10 +333,12 @@ class Backward:
     """One reverse pass, op by op: the rule that Body.reverse asks for.
 
     mend: birth -> whether what is not finite there counts as 0. leak: (number of a select, the cotangent that its other side gets
-    instead of 0), or None. After the pass: births, and selects, the numbers of those that handed zeros to a side.
+    instead of 0), or None. lost: (number, position) of inputs that get nothing.
+    After the pass: births, and selects, the numbers of those that handed zeros to a side.
     """
 
-    def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None):
+    def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None, lost=()):
+        self.lost = set(lost)
         self.ops, self.open_stops, self.inside, self.leak = ops, open_stops, set(inside), leak
         self.mend = mend or never
         self.leaks_nan = leak is not None and bool(np.isnan(leak[1]))
@@ -329,7 +359,8 @@ class Backward:
             for v, cotangent in back.items():
                 if isinstance(cotangent, np.ndarray) and not finite(cotangent):
                     back[v] = self.born(number, step, arrived, env[v], cotangent)
-        return back
+        inputs = list(node.inputs)
+        return {v: c for v, c in back.items() if not self.lost or (number, inputs.index(v)) not in self.lost}
 
     def other_side(self, number, arriving, leaving):
         """What a select hands to one side; with the leak, something also where the other side was taken."""
@@ -412,6 +443,7 @@ class Focus:
         self.fixed = {v: value_of(v, env) for v in node.inputs}
         self.inputs = {f"input {list(node.inputs).index(v)}": v for v in dict.fromkeys(moved)}
         outputs = [value_of(v, env) for v in node.outputs]
+        self.given = [self.fixed[v] for v in node.inputs]
         if any(value is Missing for value in [*self.fixed.values(), *outputs]):
             raise ValueError(ops.machine.failures.get(node, "the op's inputs could not be computed alone"))
         self.outputs = {f"output {i}": i for i, v in enumerate(node.outputs) if is_float(v)}

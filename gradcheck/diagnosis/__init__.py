@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from gradcheck.diagnosis.carry_cut import lost_carry
 from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
@@ -13,6 +14,7 @@ from gradcheck.diagnosis.cut_by_rule import cut_by_rule
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
+from gradcheck.diagnosis.lost_branch import lost_branch
 from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
 from gradcheck.diagnosis.noise_in_scan import noise_in_scan
@@ -30,7 +32,7 @@ from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
-from gradcheck.diagnosis.wrong_rule import wrong_rule
+from gradcheck.diagnosis.wrong_rule import wrong_rule, wrong_rule_after_all
 from gradcheck.errors import log_traceback
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding, Severity
@@ -54,6 +56,9 @@ RULES: tuple[
     missing,
     fingerprints,
     cut_history,
+    lost_carry,
+    wrong_rule_after_all,
+    lost_branch,
     wrong_gradient,
     no_reference,
     shared_noise,

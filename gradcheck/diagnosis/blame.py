@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from gradcheck.diagnosis.counterfactual import remaining_error
+from gradcheck.diagnosis.part import Lost, lost_part
+from gradcheck.diagnosis.rule_fingerprints import instead
 from gradcheck.diagnosis.scene import Scene, line_blame, number, relative
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
@@ -96,6 +98,7 @@ def is_cut(evidence: Evidence) -> bool:
 class Look:
     """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not.
 
+    instead: what its wrong rule gives instead, as far as that was tested; or "". explained: that is about all that is wrong.
     inside: of a call, the op inside it that could not be judged, as a clause that says so.
     """
 
@@ -103,6 +106,8 @@ class Look:
     step: int | None
     checks: list[Evidence]
     flat: bool = False
+    instead: str = ""
+    explained: bool = False
     inside: str = ""
 
     @property
@@ -130,6 +135,12 @@ class Look:
     def is_nonlinear(self) -> bool:
         """Whether its rule is not proportional to the cotangent."""
         return "cotangents" in self.worst.notes
+
+    @property
+    def hands_nothing(self) -> bool:
+        """Whether its rule returns zeros where the op does move."""
+        wrong = (e for e in self.checks if e.check.verdict is Verdict.MISMATCH)
+        return any(e.gradient.array is not None and not e.gradient.array.any() for e in wrong)
 
     @property
     def at(self) -> str:
@@ -172,6 +183,7 @@ class Inspection:
     of ops that fit wherever they were looked at; unlooked: ops that could not be looked at, and why. why: "" unless it came to
     an end too early. composed: the gradients as composed from the ops' own rules; mended: the same with the derivative of
     their own forward in place of the wrong custom rules; {} where not available.
+    lost: the part of such a rule whose contribution is all that is missing, if that was found.
     """
 
     backend: str = ""
@@ -181,6 +193,7 @@ class Inspection:
     cleared: set[int] = field(default_factory=set)
     unlooked: list[tuple[Node, str]] = field(default_factory=list)
     why: str = ""
+    lost: Lost | None = None
     composed: dict[tuple[str, str], Gradient] = field(default_factory=dict)
     mended: dict[tuple[str, str], Gradient] = field(default_factory=dict)
 
@@ -241,12 +254,12 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     unsure: dict[int, Look] = {}
     look_at_steps(scene, session, found, steps, unsure)
     look_at_calls(scene, session, found)
-    compose(session, found)
+    compose(scene, session, found)
     if not found.wrong and not composes(scene, found):
         rest = [step for step in range(count) if step not in steps]
         look_at_steps(scene, session, found, rest, unsure)
         if found.wrong:
-            compose(session, found)
+            compose(scene, session, found)
 
 
 def look_at_steps(
@@ -291,13 +304,15 @@ def look_at_calls(scene: Scene, session: Session, found: Inspection) -> None:
 
 def composes(scene: Scene, found: Inspection) -> bool:
     """Whether the ops' own rules compose the right gradients, as far as that is known: then it is not one of them."""
-    wrong = [
-        e for r in scene.results if r.backend == found.backend for e in r.checks if e.check.verdict is Verdict.MISMATCH
-    ]
+    wrong = wrong_checks(scene, found.backend)
     known = [e for e in wrong if (e.check.objective, e.check.parameter) in found.composed]
     return all(
         remaining_error(scene, e, found.composed[e.check.objective, e.check.parameter]) is not None for e in known
     )
+
+
+def wrong_checks(scene: Scene, backend: str) -> list[Evidence]:
+    return [e for e in scene.checks(Verdict.MISMATCH) if e.check.backend == backend]
 
 
 def spread(steps: int) -> list[int]:
@@ -316,6 +331,8 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
             look = Look(node, step if node.steps > 1 else None, evidence.checks)
             if look.verdict is Verdict.MISMATCH:
                 look.flat = is_stepwise(focus, look.worst)
+                if not (look.flat or look.is_nonlinear):
+                    look.instead, look.explained = instead(session, focus, scene.case, look.checks)
         finally:
             focus.close()
     except BackendError as error:
@@ -344,14 +361,17 @@ def is_stepwise(focus: Focus, evidence: Evidence) -> bool:
     return bool((values[:FAR] == values[FAR:]).all() and np.ptp(values) > 0)
 
 
-def compose(session: Session, found: Inspection) -> None:
-    """The gradients as the ops' own rules compose them, and with the wrong custom rules replaced."""
+def compose(scene: Scene, session: Session, found: Inspection) -> None:
+    """The gradients as the ops' own rules compose them, and with the wrong custom rules replaced; then what these leave out."""
     if not session.can("composed"):
         return
     try:
         custom = sorted({look.node.number for look in found.wrong if look.node.kind == "custom"})
         if custom:
             found.mended = session.composed(inside=custom)
+            if not all(look.explained for look in found.wrong):
+                checks = [e for r in scene.results if r.backend == found.backend for e in r.checks]
+                found.lost = lost_part(session, checks, found.mended, custom)
         elif not found.wrong:
             found.composed = session.composed()
     except BackendError:

@@ -99,7 +99,7 @@ def remaining_error(scene: Scene, evidence: Evidence, gradient: Gradient) -> flo
     scale = evidence.scale
     array = scene.arrays[name]
     limits = domain(array, scene.case.input(name).bounds, scale)
-    move = limits.keep({"key": probe_key(scene.case.seed, "probe", name)})
+    move = limits.keep({"key": probe_key(scene.case.seed, evidence.salt, name)})
     total, norm, _ = directions.dot(gradient.array, move, array.reshape(-1))
     value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
     miss = abs(total * scale - value)
