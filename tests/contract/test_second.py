@@ -9,6 +9,7 @@ from gradcheck.contract.second import CURVED, SCENARIOS, STEP, both_orders
 from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, numbers
 from gradcheck.examine import probe_key
+from gradcheck.laboratory import Laboratory
 from gradcheck.model import Case, Verdict
 
 pytestmark = pytest.mark.backend
@@ -209,7 +210,7 @@ def test_a_rule_that_is_right_but_whose_own_rule_is_wrong_is_found_at_second_ord
     (found,) = second.checks
     assert (found.check.verdict, found.check.codes, found.check.order) == (Verdict.MISMATCH, ("GC201",), 2)
     assert found.check.worst.analytic == pytest.approx(1.5 * found.check.worst.reference, rel=1e-6)
-    (finding,) = diagnose(Scene(case, {}, [first], bench.crew, second=[second]), use_expect=True)
+    (finding,) = diagnose(Scene(case, {}, [first], Laboratory(bench.crew, 60.0), second=[second]), use_expect=True)
     assert (finding.code, finding.order, finding.blame.text) == ("GC201", 2, "def squared(xp, w, h):")
 
 
