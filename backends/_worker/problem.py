@@ -116,7 +116,7 @@ class Problem:
         else:
             shape = (self.steps, *tuple(shape))
         if objective["reduce"] == "dot":
-            stacked = stacked * self.cotangent(objective, shape)
+            stacked = stacked * xp.asarray(self.cotangent(objective, shape))
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
         return reduction(stacked), reduction(xp.abs(stacked))
 

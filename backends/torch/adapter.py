@@ -1,0 +1,204 @@
+"""PyTorch: the step in a Python loop; reverse mode by `torch.autograd.grad`, forward mode by dual tensors.
+
+Runs inside a backend's interpreter: Python >= 3.9, numpy, torch.
+"""
+
+import contextlib
+
+import numpy as np
+
+
+def start(settings):
+    """Import torch. Its default float is set for each evaluation."""
+    import torch
+
+    return {"framework_version": str(torch.__version__)}
+
+
+def prepare(problem):
+    return Model(problem)
+
+
+def prepare_native(problem):
+    from . import native
+
+    return native.prepare(problem)
+
+
+def prepare_second(problem):
+    return SecondOrder(problem)
+
+
+class Model:
+    """One case under one rollout. Every evaluation seeds torch's own generator, from which both rollouts draw step by step."""
+
+    def __init__(self, problem):
+        from . import xp
+
+        self.problem = problem
+        self.xp = xp.namespace(problem.dtype)
+        with self.evaluation(grad=False):
+            self.shapes = self.shapes_of_one_step()
+
+    @contextlib.contextmanager
+    def evaluation(self, grad=True):
+        """Seeded draws and the case's default float, put back after."""
+        import torch
+
+        default, state = torch.get_default_dtype(), torch.get_rng_state()
+        torch.set_default_dtype(getattr(torch, self.problem.dtype))
+        torch.manual_seed(self.problem.draw_seed)
+        try:
+            with torch.set_grad_enabled(grad):
+                yield
+        finally:
+            torch.set_rng_state(state)
+            torch.set_default_dtype(default)
+
+    def taken(self, arrays, moving=()):
+        """The inputs as tensors of their own; those that move are leaves of the graph."""
+        import torch
+
+        return {name: torch.tensor(arrays[name], requires_grad=name in moving) for name in self.problem.arrays}
+
+    def noise(self):
+        """The draws of one step."""
+        import torch
+
+        draw = {"normal": torch.randn, "uniform": torch.rand}
+        dtype = getattr(torch, self.problem.dtype)
+        return {n["name"]: draw[n["draw"]](tuple(n["shape"]), dtype=dtype) for n in self.problem.in_step}
+
+    def split(self, tensors):
+        """(fixed inputs, initial carries, sequences)."""
+        task = self.problem
+        fixed = {name: tensors[name] for name in task.constants + task.parameters + task.shared}
+        return fixed, {name: tensors[name] for name in task.carries}, {name: tensors[name] for name in task.sequences}
+
+    def one_step(self, fixed, carries, sequences):
+        """(carries, outputs) of one step, all of them tensors."""
+        results = self.problem.step(self.xp, dict(fixed, **sequences, **carries, **self.noise()))
+        return tuple({name: self.xp.asarray(value) for name, value in part.items()} for part in results)
+
+    def shapes_of_one_step(self):
+        """Shapes of what the step returns; carries are checked on the way."""
+        fixed, carries, sequences = self.split(self.taken(self.problem.arrays))
+        after, outputs = self.one_step(fixed, carries, {name: value[0] for name, value in sequences.items()})
+        for name, value in after.items():
+            self.problem.check_carry(name, value.shape, str(value.dtype).rpartition(".")[2])
+        return {name: tuple(value.shape) for name, value in {**after, **outputs}.items()}
+
+    def history(self, tensors):
+        """What the objectives are taken of: name -> its values at all steps, stacked."""
+        import torch
+
+        fixed, carries, sequences = self.split(tensors)
+        rows = []
+        for t in range(self.problem.steps):
+            carries, outputs = self.one_step(fixed, carries, {name: value[t] for name, value in sequences.items()})
+            rows.append({**carries, **outputs})
+        return {name: torch.stack([row[name] for row in rows]) for name in {o["of"] for o in self.problem.objectives}}
+
+    def listed(self, tensors):
+        """Lists of scalars: the objectives and the sums of their terms' sizes."""
+        task, history = self.problem, self.history(tensors)
+        pairs = [task.reduce(self.xp, o, history[o["of"]], self.shapes[o["of"]]) for o in task.objectives]
+        return [value for value, _ in pairs], [size for _, size in pairs]
+
+    def values(self, arrays):
+        with self.evaluation(grad=False):
+            return [[float(v) for v in part] for part in self.listed(self.taken(arrays))]
+
+    def gradients(self, arrays, cotangent=1.0):
+        """{objective: {input: (status, array or reason)}}: one forward, a reverse pass for each objective from it alone."""
+        with self.evaluation():
+            tensors = self.taken(arrays, self.problem.wrt)
+            values, _ = self.listed(tensors)
+            return {
+                o["name"]: pulled_back(value, {name: tensors[name] for name in o["wrt"]}, cotangent, retain_graph=True)
+                for o, value in zip(self.problem.objectives, values)
+            }
+
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents: float64[objectives]."""
+        import torch
+        from torch.autograd import forward_ad
+
+        with self.evaluation(grad=False), forward_ad.dual_level():
+            tensors = self.taken(arrays)
+            for name, tangent in tangents.items():
+                along = torch.tensor(tangent, dtype=tensors[name].dtype)
+                tensors[name] = forward_ad.make_dual(tensors[name], along)
+            return [tangent_of(value) for value in self.listed(tensors)[0]]
+
+    def draws(self):
+        with self.evaluation(grad=False):
+            rows = [self.noise() for _ in range(self.problem.steps)]
+        return {n["name"]: np.stack([row[n["name"]].numpy() for row in rows]) for n in self.problem.in_step}
+
+
+class SecondOrder(Model):
+    """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
+
+    def listed(self, tensors):
+        import torch
+
+        w = {name: torch.tensor(array) for name, array in self.problem.contracting().items()}
+        with torch.enable_grad():  # values are gradients, too
+            for name in self.problem.wrt:
+                tensors[name].requires_grad_()
+            pairs = [self.product(v, o, tensors, w) for v, o in zip(super().listed(tensors)[0], self.problem.objectives)]
+        return [value for value, _ in pairs], [size for _, size in pairs]
+
+    def product(self, value, objective, tensors, w):
+        """(gradient . w of one objective, the sum of its terms' sizes)."""
+        import torch
+
+        names = objective["wrt"] if value.requires_grad else []
+        inputs = [tensors[name] for name in names]
+        found = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True) if names else ()
+        terms = [taken * w[name] for name, taken in zip(names, found) if taken is not None]
+        nothing = torch.zeros((), dtype=value.dtype)
+        return sum(map(torch.sum, terms), nothing), sum((torch.sum(torch.abs(t)) for t in terms), nothing)
+
+
+def tangent_of(value):
+    """The derivative that a dual tensor carries; 0 if it carries none."""
+    from torch.autograd import forward_ad
+
+    tangent = forward_ad.unpack_dual(value).tangent
+    return 0.0 if tangent is None else float(tangent)
+
+
+def pulled_back(value, inputs, cotangent, retain_graph=False):
+    """{input: (status, array or reason)} of one scalar, by a reverse pass that starts from the cotangent."""
+    import torch
+
+    if not value.requires_grad:
+        return dict.fromkeys(inputs, ("disconnected", "the objective does not require grad: nothing leads back from it"))
+    try:
+        start = torch.full_like(value, cotangent)
+        found = torch.autograd.grad(
+            value, list(inputs.values()), start, allow_unused=True, retain_graph=retain_graph, materialize_grads=False
+        )
+    except Exception as error:  # whatever a rule of the user's raises, or torch about the lack of one
+        return dict.fromkeys(inputs, refusal(error))
+    return {
+        name: told(name, gradient, tensor) for (name, tensor), gradient in zip(inputs.items(), found)
+    }
+
+
+def told(name, gradient, tensor):
+    """(status, array or reason). None means that nothing leads from the objective to the input, which zeros would hide."""
+    if gradient is None:
+        return "disconnected", f"autograd returned None: no path leads back to {name}"
+    return "ok", gradient.detach().to_dense().cpu().numpy().reshape(tuple(tensor.shape))
+
+
+def refusal(error):
+    """(status, reason) of what a reverse pass raised."""
+    words = f"{type(error).__name__}: {error}".strip()
+    lacking = isinstance(error, NotImplementedError) or any(
+        word in str(error) for word in ("not implemented", "is not differentiable", "no backward")
+    )
+    return ("null" if lacking else "refused"), words
