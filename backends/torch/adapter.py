@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, torch.
 """
 
 import contextlib
+import os
 
 import numpy as np
 
@@ -12,6 +13,8 @@ def start(settings):
     """Import torch. Its default float is set for each evaluation."""
     import torch
 
+    if "OMP_NUM_THREADS" not in os.environ:  # several workers run at once, and small ops that are shared out wait for a core
+        torch.set_num_threads(1)
     return {"framework_version": str(torch.__version__)}
 
 

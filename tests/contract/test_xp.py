@@ -39,6 +39,7 @@ NO_64_BITS = {"float64", "int64"}  # names whose scenarios a backend may fail in
 RTOL = {"float64": 1e-12, "float32": 2e-5}  # of the sum of the terms' magnitudes
 
 STEP = '''
+from gradcheck_worker.namespace import dtype_name
 from gradcheck_worker.xp_battery import scenarios
 
 TABLE = {scenario.name: scenario for scenario in scenarios()}
@@ -47,13 +48,13 @@ GROUP = @GROUP@
 
 def step(xp, anchor, **inputs):
     """One output for each scenario. The anchor is what a scenario without a gradient is differentiated by."""
-    default = str(xp.zeros(1).dtype).replace("complex128", "float64")
+    default = dtype_name(xp.zeros(1).dtype).replace("complex128", "float64")
     outputs = {}
     for key, name in GROUP.items():
         scenario = TABLE[name]
         value = scenario.function(xp, *(inputs[f"{key}_{i}"] for i in range(len(scenario.shapes))))
         wanted = scenario.expected(default)
-        dtype = str(value.dtype).replace("complex128", "float64")
+        dtype = dtype_name(value.dtype).replace("complex128", "float64")
         narrow = default == "float32" and dtype == str(wanted.dtype).replace("64", "32")
         if value.ndim != wanted.ndim or not (dtype == wanted.dtype or narrow):
             raise TypeError(f"{name}: {value.ndim} dimensions of {dtype}, not {wanted.ndim} of {wanted.dtype}")

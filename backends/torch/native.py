@@ -1,0 +1,244 @@
+"""Native PyTorch models: a loss of an nn.Module or of nested tensors, or a step that is looped over.
+
+The model's own tensors are moved in place for an evaluation and put back after it, so that closures over them see the move.
+Runs inside a backend's interpreter: Python >= 3.9, numpy, torch.
+"""
+
+import hashlib
+import types
+
+import numpy as np
+import torch
+from gradcheck_worker import directions
+from gradcheck_worker.native import FLOATS, check_scalar, selected, unique
+from gradcheck_worker.problem import StepError
+
+from . import adapter, scan, state, trees
+
+LOSS = {"loss": True, "params": True, "args": False}
+STEP = {"step": True, "carry": True, "params": True, "inputs": False, "length": False, "loss": False}
+
+
+def prepare(problem):
+    """The model; None, with the reason in problem.one_rollout, if it has no loop for this rollout."""
+    with state.seeded(problem.seed, getattr(torch, problem.dtype)) as settings:
+        built = problem.build((STEP, LOSS))
+        default = settings.default()  # `build` may have switched it
+    if "step" not in built and problem.rollout == "scan":
+        problem.one_rollout = "a `loss` runs its own loop, if it has one: it is checked as it is, on torch-unroll"
+        return None
+    return Model(problem, built, default)
+
+
+class Model:
+    """One native model: its objectives, evaluated from the same random state, with its own tensors moved in place."""
+
+    def __init__(self, problem, built, default):
+        self.problem, self.built = problem, built
+        self.default = torch.float64 if problem.widen else default
+        self.params = trees.mapped(self.as_leaf, given(built["params"]))
+        self.args = tuple(built.get("args", ()))
+        self.carry, self.inputs = built.get("carry"), built.get("inputs")
+        self.losses = named_losses(built.get("loss"))
+        named = unique(trees.named_tensors(self.params))
+        self.tensors = {name: checked(name, tensor) for name, tensor in first_of_each(named).items()}
+        if problem.widen:
+            self.widen()
+        if "step" in built:
+            problem.steps = self.length()
+        self.state = state.State(self.tensors, trees.modules(self.params), [self.args, self.carry, self.inputs])
+        self.declare()
+
+    def as_leaf(self, leaf):
+        """NumPy arrays and Python floats as tensors; everything else as it is."""
+        if isinstance(leaf, float):
+            return torch.tensor(leaf, dtype=self.default)
+        return torch.tensor(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
+
+    def widen(self):
+        """Take every float32 tensor of the model as float64."""
+        wide = trees.Widened()
+        for tensor in [*self.tensors.values(), *(b for m in trees.modules(self.params) for b in m.buffers())]:
+            wide.in_place(tensor)
+        self.args, self.carry, self.inputs = map(wide.copied, (self.args, self.carry, self.inputs))
+
+    def declare(self):
+        """Tell the problem what the model has, and run it once: that shows its objectives."""
+        arrays = {name: as_array(tensor) for name, tensor in self.tensors.items() if self.is_asked(tensor)}
+        for name in selected(self.problem.wanted, arrays):
+            if trees.dtype_name(self.tensors[name]) == "bfloat16":
+                raise StepError(f"parameter {name!r} is bfloat16: only float32 and float64 are checked; choose others by `wrt`")
+        with self.evaluation():
+            losses = list(self.losses) or list(self.terms(*self.rolled_out()))
+        self.problem.declare(arrays, {name: list(arrays) for name in losses})
+        self.moving = {name: self.tensors[name] for name in self.problem.differentiable}
+        with self.evaluation():
+            found = [types.SimpleNamespace(shape=tuple(v.shape), dtype=trees.dtype_name(v)) for v in self.scalars()]
+        self.problem.settle(found)
+
+    def is_asked(self, tensor):
+        """Whether a gradient by it can be asked for: where some tensors require grad, by default only those."""
+        chosen = any(t.requires_grad for t in self.tensors.values())
+        return bool(self.problem.wanted) or tensor.requires_grad or not chosen
+
+    # -- the objectives ------------------------------------------------------------------------------------------------
+
+    def evaluation(self, arrays=None, moving=()):
+        """The model at these values, in the state that it was built in; moving: names that require grad."""
+        arrays = {} if arrays is None else {n: a for n, a in arrays.items() if a is not self.problem.arrays[n]}
+        return self.state.evaluation(self.problem.seed, self.default, arrays, moving)
+
+    def objectives(self):
+        """{name: a function without arguments that gives its scalar and the sum of its terms' sizes}; the loop is run once."""
+        if "step" not in self.built:
+            return {name: lambda loss=loss: of_loss(loss(self.params, *self.args)) for name, loss in self.losses.items()}
+        carry, outputs = self.rolled_out()
+        if self.losses:
+            return {name: lambda loss=loss: of_loss(loss(carry, outputs)) for name, loss in self.losses.items()}
+        terms = self.terms(carry, outputs)
+        return {name: lambda name=name, leaf=leaf: self.dot(name, leaf) for name, leaf in terms.items()}
+
+    def scalars(self):
+        values = []
+        for name, function in self.objectives().items():
+            value, _ = function()
+            check_scalar(name, value.shape, trees.dtype_name(value))
+            values.append(value)
+        return values
+
+    def rolled_out(self):
+        """(final carry, stacked outputs) of all steps."""
+        step, length = self.built["step"], self.problem.steps
+        if self.problem.rollout == "scan":
+            return scan.scanned(lambda carry, x: step(self.params, carry, x), self.carry, self.inputs, length)
+        carry, rows = self.carry, []
+        for t in range(length):
+            result = step(self.params, carry, trees.mapped(lambda leaf, t=t: leaf[t], self.inputs))
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise StepError(f"the step returned {type(result).__name__}, not (carry, output)")
+            carry, row = result
+            rows.append(row)
+        return carry, trees.stacked(rows)
+
+    def length(self):
+        """The number of steps: of the inputs' leading axis, or given."""
+        sizes = {len(leaf) for _, leaf in trees.leaves(self.inputs) if np.ndim(leaf)}
+        if "length" in self.built:
+            sizes.add(self.built["length"])
+        if len(sizes) != 1:
+            told = (
+                f"the inputs' leading axes and `length` say {sorted(sizes)}"
+                if sizes
+                else "neither `inputs` nor `length`"
+            )
+            raise StepError(f"the number of steps is not known: {told}")
+        return int(sizes.pop())
+
+    def terms(self, carry, outputs):
+        """What the objectives are taken of where no loss is given: every float output, or else every float of the last carry."""
+        for word, tree in (("outputs", outputs), ("carry", carry)):
+            named = [(trees.name_of(path, word), leaf) for path, leaf in trees.leaves(tree)]
+            floats = [(name, leaf) for name, leaf in named if trees.dtype_name(leaf) in FLOATS]
+            if floats:
+                return unique(floats)
+        raise StepError("the step returns no float to take an objective of, and no `loss` is given")
+
+    def dot(self, name, leaf):
+        """A term times a fixed random cotangent, summed, and the sum of the sizes."""
+        digest = hashlib.blake2b(f"cotangent {self.problem.seed} {name}".encode(), digest_size=16).digest()
+        flat = directions.expand(int.from_bytes(digest, "big"), 0, leaf.numel())
+        product = leaf * torch.from_numpy(flat).reshape(leaf.shape).to(leaf)
+        return product.sum(), product.abs().sum()
+
+    # -- what the core asks --------------------------------------------------------------------------------------------
+
+    def values(self, arrays):
+        rows = [self.evaluated(arrays, o["name"]) for o in self.problem.objectives] if self.alone else None
+        if rows is None:
+            with self.evaluation(arrays, self.moving):
+                rows = [[float(part) for part in function()] for function in self.objectives().values()]
+        return [[value for value, _ in rows], [size for _, size in rows]]
+
+    @property
+    def alone(self):
+        """Whether each objective runs the model anew, and so from a state of its own."""
+        return "step" not in self.built
+
+    def evaluated(self, arrays, name):
+        with self.evaluation(arrays, self.moving):
+            return [float(part.detach()) for part in self.objectives()[name]()]
+
+    def gradients(self, arrays, cotangent=1.0):
+        """{objective: {parameter: (status, array or reason)}}, each from a forward pass of its own."""
+        answers = {}
+        for objective in self.problem.objectives:
+            with self.evaluation(arrays, self.moving):
+                value, _ = self.objectives()[objective["name"]]()
+                inputs = {name: self.tensors[name] for name in objective["wrt"]}
+                answers[objective["name"]] = adapter.pulled_back(value, inputs, cotangent)
+        return answers
+
+    def tangents(self, arrays, tangents):
+        """Forward-mode derivatives of every objective along the tangents: a copy of a dual tensor leaves its tangent."""
+        from torch.autograd import forward_ad
+
+        found = []
+        for objective in self.problem.objectives:
+            with forward_ad.dual_level(), self.evaluation(arrays):
+                for name, tangent in tangents.items():
+                    tensor = self.tensors[name]
+                    along = torch.from_numpy(np.asarray(tangent)).reshape(tensor.shape).to(tensor)
+                    with torch.no_grad():
+                        tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), along))
+                found.append(adapter.tangent_of(self.objectives()[objective["name"]]()[0]))
+        return found
+
+
+def of_loss(value):
+    """(scalar, its own size) of what a loss returned."""
+    value = torch.as_tensor(value)
+    return value, value.detach().abs()
+
+
+def named_losses(loss):
+    """{name: callable} of a loss or a dict of them; {} if there is none."""
+    losses = {} if loss is None else dict(loss) if isinstance(loss, dict) else {"loss": loss}
+    for name, function in losses.items():
+        if not callable(function):
+            raise StepError(f"'loss' is {type(function).__name__}, not a function or a dict of functions ({name!r})")
+    return {str(name): function for name, function in losses.items()}
+
+
+def given(params):
+    """The parameters as `build` gave them; a generator, such as model.parameters(), as a list."""
+    return list(params) if isinstance(params, types.GeneratorType) else params
+
+
+def first_of_each(named):
+    """Without the further names of one tensor: tied parameters move together and share one gradient."""
+    found, seen = {}, set()
+    for name, tensor in named.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+def checked(name, tensor):
+    """A parameter that can be moved in place."""
+    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        raise StepError(f"parameter {name!r} has no shape yet: call the lazy module once in `build`")
+    if tensor.device.type == "meta":
+        raise StepError(f"parameter {name!r} is on the device meta and has no values: build the model on a real device")
+    if not tensor.is_leaf:
+        raise StepError(
+            f"parameter {name!r} is computed from others ({tensor.grad_fn.name()}): give these, or a "
+            ".detach().requires_grad_() of it"
+        )
+    return tensor
+
+
+def as_array(tensor):
+    """A copy of its values; NumPy has no bfloat16, whose place is kept by float16."""
+    tensor = tensor.detach().cpu()
+    return (tensor.to(torch.float16) if tensor.dtype is torch.bfloat16 else tensor).numpy().copy()

@@ -1,0 +1,80 @@
+"""The state that an evaluation starts from and leaves behind: values, buffers, training flags, gradients, random numbers.
+
+Runs inside the interpreter of the torch backend: Python >= 3.9, numpy, torch.
+"""
+
+import contextlib
+import random
+import types
+
+import numpy as np
+import torch
+
+from . import trees
+
+
+@contextlib.contextmanager
+def seeded(seed, default):
+    """All generators that a model may draw from, seeded, and torch's default float; both as they were, after."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    default_before = torch.get_default_dtype()
+    torch.manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    torch.set_default_dtype(default)
+    try:
+        yield types.SimpleNamespace(default=torch.get_default_dtype)
+    finally:
+        torch.set_default_dtype(default_before)
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+class State:
+    """What a model is put back to after each evaluation, bit for bit.
+
+    tensors: the parameters by name; modules: those whose buffers and flags are kept; data: trees of what the model is given.
+    """
+
+    def __init__(self, tensors, modules, data):
+        self.tensors = tensors
+        given = [leaf for tree in data for _, leaf in trees.leaves(tree) if isinstance(leaf, torch.Tensor)]
+        buffers = [buffer for module in modules for buffer in module.buffers()]
+        every = {id(t): t for t in [*tensors.values(), *buffers, *given]}
+        self.kept = [(t, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in every.values()]
+        self.flags = {id(m): (m, m.training) for module in modules for m in module.modules()}
+
+    @contextlib.contextmanager
+    def evaluation(self, seed, default, arrays, moving):
+        """Moved to these arrays, seeded; as before, after."""
+        with seeded(seed, default):
+            try:
+                for tensor, *_ in self.kept:
+                    if tensor.is_leaf:
+                        tensor.grad = None
+                for name, array in arrays.items():
+                    with torch.no_grad():
+                        self.tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+                for name in moving:
+                    self.tensors[name].requires_grad_()
+                with torch.enable_grad():
+                    yield
+            finally:
+                self.restore()
+
+    def restore(self):
+        for tensor, before, required, gradient in self.kept:
+            with torch.no_grad():
+                if tensor.shape == before.shape and tensor.dtype == before.dtype:
+                    tensor.detach().copy_(before)
+                else:  # replaced by way of .data
+                    tensor.data = before.clone()
+            if tensor.is_leaf:
+                tensor.requires_grad_(required)
+                tensor.grad = gradient
+        for module, training in self.flags.values():
+            module.training = training
