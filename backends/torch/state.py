@@ -58,7 +58,7 @@ class State:
                         tensor.grad = None
                 for name, array in arrays.items():
                     with torch.no_grad():
-                        self.tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+                        self.tensors[name].copy_(torch.tensor(array))
                 for name in moving:
                     self.tensors[name].requires_grad_()
                 with torch.enable_grad():

@@ -198,8 +198,12 @@ def _linear_algebra(asarray):
 
 
 def _shapes(asarray):
-    def joined(function):
-        return lambda arrays, axis=0: function([asarray(x) for x in shared.matched(arrays, None, asarray)], dim=axis)
+    def stack(arrays, axis=0):
+        return torch.stack([asarray(x) for x in shared.matched(arrays, None, asarray)], dim=axis)
+
+    def concat(arrays, axis=0):
+        parts = [asarray(x) for x in shared.matched(arrays, None, asarray)]
+        return torch.cat([x.reshape(-1) for x in parts]) if axis is None else torch.cat(parts, dim=axis)
 
     def take(x, indices, axis=None):
         if axis is None and x.ndim != 1:
@@ -217,8 +221,8 @@ def _shapes(asarray):
         "reshape": lambda x, shape: torch.reshape(x, _shape(shape)),
         "expand_dims": lambda x, axis=0: torch.unsqueeze(x, axis),
         "squeeze": lambda x, axis: torch.squeeze(x, dim=shared.normalised_axes(axis, x.ndim)),
-        "concat": joined(torch.cat),
-        "stack": joined(torch.stack),
+        "concat": concat,
+        "stack": stack,
         "permute_dims": lambda x, axes: torch.permute(x, tuple(axes)),
         "moveaxis": lambda x, source, destination: torch.moveaxis(x, source, destination),
         "broadcast_to": lambda x, shape: torch.broadcast_to(asarray(x), tuple(shape)),
