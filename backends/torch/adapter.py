@@ -7,12 +7,14 @@ import contextlib
 import os
 
 import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from . import nodes, passes, xp
 
 
 def start(settings):
-    """Import torch. Its default float is set for each evaluation."""
-    import torch
-
+    """torch was imported with this module. Its default float is set for each evaluation."""
     if "OMP_NUM_THREADS" not in os.environ:  # several workers run at once, and small ops that are shared out wait for a core
         torch.set_num_threads(1)
     return {"framework_version": str(torch.__version__)}
@@ -32,12 +34,10 @@ def prepare_second(problem):
     return SecondOrder(problem)
 
 
-class Model:
+class Rollout:
     """One case under one rollout. Every evaluation seeds torch's own generator, from which both rollouts draw step by step."""
 
     def __init__(self, problem):
-        from . import xp
-
         self.problem = problem
         self.xp = xp.namespace(problem.dtype)
         with self.evaluation(grad=False):
@@ -46,8 +46,6 @@ class Model:
     @contextlib.contextmanager
     def evaluation(self, grad=True):
         """Seeded draws and the case's default float, put back after."""
-        import torch
-
         default, state = torch.get_default_dtype(), torch.get_rng_state()
         torch.set_default_dtype(getattr(torch, self.problem.dtype))
         torch.manual_seed(self.problem.draw_seed)
@@ -60,14 +58,10 @@ class Model:
 
     def taken(self, arrays, moving=()):
         """The inputs as tensors of their own; those that move are leaves of the graph."""
-        import torch
-
         return {name: torch.tensor(arrays[name], requires_grad=name in moving) for name in self.problem.arrays}
 
     def noise(self):
         """The draws of one step."""
-        import torch
-
         draw = {"normal": torch.randn, "uniform": torch.rand}
         dtype = getattr(torch, self.problem.dtype)
         return {n["name"]: draw[n["draw"]](tuple(n["shape"]), dtype=dtype) for n in self.problem.in_step}
@@ -93,8 +87,6 @@ class Model:
 
     def history(self, tensors):
         """What the objectives are taken of: name -> its values at all steps, stacked."""
-        import torch
-
         fixed, carries, sequences = self.split(tensors)
         rows = []
         for t in range(self.problem.steps):
@@ -118,21 +110,18 @@ class Model:
             tensors = self.taken(arrays, self.problem.wrt)
             values, _ = self.listed(tensors)
             return {
-                o["name"]: pulled_back(value, {name: tensors[name] for name in o["wrt"]}, cotangent, retain_graph=True)
+                o["name"]: passes.pulled_back(value, {name: tensors[name] for name in o["wrt"]}, cotangent, retain_graph=True)
                 for o, value in zip(self.problem.objectives, values)
             }
 
     def tangents(self, arrays, tangents):
         """Forward-mode derivatives of every objective along the tangents: float64[objectives]."""
-        import torch
-        from torch.autograd import forward_ad
-
         with self.evaluation(grad=False), forward_ad.dual_level():
             tensors = self.taken(arrays)
             for name, tangent in tangents.items():
                 along = torch.tensor(tangent, dtype=tensors[name].dtype)
                 tensors[name] = forward_ad.make_dual(tensors[name], along)
-            return [tangent_of(value) for value in self.listed(tensors)[0]]
+            return [passes.tangent_of(value) for value in self.listed(tensors)[0]]
 
     def draws(self):
         with self.evaluation(grad=False):
@@ -140,12 +129,33 @@ class Model:
         return {n["name"]: np.stack([row[n["name"]].numpy() for row in rows]) for n in self.problem.in_step}
 
 
-class SecondOrder(Model):
+class Model(Rollout, nodes.Inspected):
+    """One case: its objectives."""
+
+    @property
+    def runs(self):
+        return [[o["name"] for o in self.problem.objectives]]
+
+    def settings(self):
+        return self.evaluation()
+
+    @contextlib.contextmanager
+    def forward(self, names, *watching):
+        """({objective: scalar}, {input: leaf}), evaluated under the contexts `watching`."""
+        with self.evaluation():
+            tensors = self.taken(self.problem.arrays, self.problem.wrt)
+            with contextlib.ExitStack() as stack:
+                for context in watching:
+                    stack.enter_context(context)
+                values, _ = self.listed(tensors)
+            found = {o["name"]: value for o, value in zip(self.problem.objectives, values)}
+            yield {name: found[name] for name in names}, {name: tensors[name] for name in self.problem.wrt}
+
+
+class SecondOrder(Rollout):
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
 
     def listed(self, tensors):
-        import torch
-
         w = {name: torch.tensor(array) for name, array in self.problem.contracting().items()}
         with torch.enable_grad():  # values are gradients, too
             for name in self.problem.wrt:
@@ -155,53 +165,9 @@ class SecondOrder(Model):
 
     def product(self, value, objective, tensors, w):
         """(gradient . w of one objective, the sum of its terms' sizes)."""
-        import torch
-
         names = objective["wrt"] if value.requires_grad else []
         inputs = [tensors[name] for name in names]
         found = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True) if names else ()
         terms = [taken * w[name] for name, taken in zip(names, found) if taken is not None]
         nothing = torch.zeros((), dtype=value.dtype)
         return sum(map(torch.sum, terms), nothing), sum((torch.sum(torch.abs(t)) for t in terms), nothing)
-
-
-def tangent_of(value):
-    """The derivative that a dual tensor carries; 0 if it carries none."""
-    from torch.autograd import forward_ad
-
-    tangent = forward_ad.unpack_dual(value).tangent
-    return 0.0 if tangent is None else float(tangent)
-
-
-def pulled_back(value, inputs, cotangent, retain_graph=False):
-    """{input: (status, array or reason)} of one scalar, by a reverse pass that starts from the cotangent."""
-    import torch
-
-    if not value.requires_grad:
-        return dict.fromkeys(inputs, ("disconnected", "the objective does not require grad: nothing leads back from it"))
-    try:
-        start = torch.full_like(value, cotangent)
-        found = torch.autograd.grad(
-            value, list(inputs.values()), start, allow_unused=True, retain_graph=retain_graph, materialize_grads=False
-        )
-    except Exception as error:  # whatever a rule of the user's raises, or torch about the lack of one
-        return dict.fromkeys(inputs, refusal(error))
-    return {
-        name: told(name, gradient, tensor) for (name, tensor), gradient in zip(inputs.items(), found)
-    }
-
-
-def told(name, gradient, tensor):
-    """(status, array or reason). None means that nothing leads from the objective to the input, which zeros would hide."""
-    if gradient is None:
-        return "disconnected", f"autograd returned None: no path leads back to {name}"
-    return "ok", gradient.detach().to_dense().cpu().numpy().reshape(tuple(tensor.shape))
-
-
-def refusal(error):
-    """(status, reason) of what a reverse pass raised."""
-    words = f"{type(error).__name__}: {error}".strip()
-    lacking = isinstance(error, NotImplementedError) or any(
-        word in str(error) for word in ("not implemented", "is not differentiable", "no backward")
-    )
-    return ("null" if lacking else "refused"), words

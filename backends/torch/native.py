@@ -4,6 +4,7 @@ The model's own tensors are moved in place for an evaluation and put back after 
 Runs inside a backend's interpreter: Python >= 3.9, numpy, torch.
 """
 
+import contextlib
 import hashlib
 import types
 
@@ -12,8 +13,9 @@ import torch
 from gradcheck_worker import directions
 from gradcheck_worker.native import FLOATS, check_scalar, selected, unique
 from gradcheck_worker.problem import StepError
+from torch.autograd import forward_ad
 
-from . import adapter, scan, state, trees
+from . import nodes, passes, scan, state, trees
 
 LOSS = {"loss": True, "params": True, "args": False}
 STEP = {"step": True, "carry": True, "params": True, "inputs": False, "length": False, "loss": False}
@@ -30,7 +32,7 @@ def prepare(problem):
     return Model(problem, built, default)
 
 
-class Model:
+class Model(nodes.Inspected):
     """One native model: its objectives, evaluated from the same random state, with its own tensors moved in place."""
 
     def __init__(self, problem, built, default):
@@ -150,6 +152,25 @@ class Model:
         product = leaf * torch.from_numpy(flat).reshape(leaf.shape).to(leaf)
         return product.sum(), product.abs().sum()
 
+    @property
+    def runs(self):
+        names = [o["name"] for o in self.problem.objectives]
+        return [[name] for name in names] if self.alone else [names]
+
+    def settings(self):
+        return state.seeded(self.problem.seed, self.default)
+
+    @contextlib.contextmanager
+    def forward(self, names, *watching):
+        """({objective: scalar}, {parameter: leaf}), evaluated under the contexts `watching`."""
+        with self.evaluation(moving=self.moving):
+            with contextlib.ExitStack() as stack:
+                for context in watching:
+                    stack.enter_context(context)
+                functions = self.objectives()
+                values = {name: functions[name]()[0] for name in names}
+            yield values, {name: self.tensors[name] for name in self.problem.wrt}
+
     # -- what the core asks --------------------------------------------------------------------------------------------
 
     def values(self, arrays):
@@ -172,16 +193,19 @@ class Model:
         """{objective: {parameter: (status, array or reason)}}, each from a forward pass of its own."""
         answers = {}
         for objective in self.problem.objectives:
-            with self.evaluation(arrays, self.moving):
-                value, _ = self.objectives()[objective["name"]]()
-                inputs = {name: self.tensors[name] for name in objective["wrt"]}
-                answers[objective["name"]] = adapter.pulled_back(value, inputs, cotangent)
+            taken = self.taken_by(passes.pulled_back, objective, arrays, cotangent)
+            if passes.needs_backward(taken):
+                taken = self.taken_by(passes.accumulated, objective, arrays, cotangent)
+            answers[objective["name"]] = taken
         return answers
+
+    def taken_by(self, reverse, objective, arrays, cotangent):
+        with self.evaluation(arrays, self.moving):
+            value, _ = self.objectives()[objective["name"]]()
+            return reverse(value, {name: self.tensors[name] for name in objective["wrt"]}, cotangent)
 
     def tangents(self, arrays, tangents):
         """Forward-mode derivatives of every objective along the tangents: a copy of a dual tensor leaves its tangent."""
-        from torch.autograd import forward_ad
-
         found = []
         for objective in self.problem.objectives:
             with forward_ad.dual_level(), self.evaluation(arrays):
@@ -190,7 +214,7 @@ class Model:
                     along = torch.from_numpy(np.asarray(tangent)).reshape(tensor.shape).to(tensor)
                     with torch.no_grad():
                         tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), along))
-                found.append(adapter.tangent_of(self.objectives()[objective["name"]]()[0]))
+                found.append(passes.tangent_of(self.objectives()[objective["name"]]()[0]))
         return found
 
 

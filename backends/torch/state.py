@@ -45,7 +45,7 @@ class State:
         given = [leaf for tree in data for _, leaf in trees.leaves(tree) if isinstance(leaf, torch.Tensor)]
         buffers = [buffer for module in modules for buffer in module.buffers()]
         every = {id(t): t for t in [*tensors.values(), *buffers, *given]}
-        self.kept = [(t, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in every.values()]
+        self.kept = [(t, t.detach().clone(), t.requires_grad, t.grad) for t in every.values() if t.is_leaf]
         self.flags = {id(m): (m, m.training) for module in modules for m in module.modules()}
 
     @contextlib.contextmanager
@@ -54,8 +54,7 @@ class State:
         with seeded(seed, default):
             try:
                 for tensor, *_ in self.kept:
-                    if tensor.is_leaf:
-                        tensor.grad = None
+                    tensor.grad = None
                 for name, array in arrays.items():
                     with torch.no_grad():
                         self.tensors[name].copy_(torch.tensor(array))
@@ -68,13 +67,14 @@ class State:
 
     def restore(self):
         for tensor, before, required, gradient in self.kept:
+            if not tensor.is_leaf:  # written in place by what requires grad
+                tensor.detach_()
             with torch.no_grad():
                 if tensor.shape == before.shape and tensor.dtype == before.dtype:
                     tensor.detach().copy_(before)
                 else:  # replaced by way of .data
                     tensor.data = before.clone()
-            if tensor.is_leaf:
-                tensor.requires_grad_(required)
-                tensor.grad = gradient
+            tensor.requires_grad_(required)
+            tensor.grad = gradient
         for module, training in self.flags.values():
             module.training = training
