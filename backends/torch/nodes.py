@@ -92,7 +92,7 @@ class Inspected:
     def births_of(self, name):
         numbers = {node["key"]: number for number, node in enumerate(self.tape.nodes)}
         recorder = self.recorder()
-        with self.watched(recorder, [name]) as (values, inputs):
+        with self.watched(recorder, [name]) as (values, _):
             self.fold(recorder)
 
             def number_of(event):
@@ -100,7 +100,7 @@ class Inspected:
 
             if not bool(torch.isfinite(values[name])):
                 return forward_births(recorder, number_of)
-            return reverse.births(values[name], list(inputs.values()), recorder, number_of)
+            return reverse.births(values[name], recorder, number_of)
 
     def composed(self, open_stops=False, inside=(), mend=False):
         """The gradients as the ops' own rules give them on what the forward pass had: saved values that are written over are

@@ -97,13 +97,13 @@ def value_at(event, bad):
     return float(same[0][bad][0]) if same else float("nan")
 
 
-def births(value, inputs, recorder, number_of):
+def births(value, recorder, number_of):
     """Ops whose reverse rule makes a finite cotangent not finite; and whether a select's other side made it 0."""
-    plain = passed(value, inputs, recorder.graph)
+    plain = passed(value, recorder.graph)
     zeros = {id(b.node) for b in plain.births if b.zero}
     blamed = {}
     for select in plain.selects[:SELECTS_TRIED] if zeros else ():  # something nonzero on its other side: does it arrive there?
-        for birth in passed(value, inputs, recorder.graph, leak=select).births:
+        for birth in passed(value, recorder.graph, leak=select).births:
             if id(birth.node) in zeros and not birth.zero:
                 blamed.setdefault(id(birth.node), select)
     return [
@@ -122,10 +122,10 @@ def births(value, inputs, recorder, number_of):
     ]
 
 
-def passed(value, inputs, owners, leak=None):
+def passed(value, owners, leak=None):
     watched = Watched(value, owners, leak)
     try:
-        torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=True)
+        value.backward(retain_graph=True)  # and not grad, which a reentrant checkpoint refuses
     finally:
         watched.remove()
     return watched
@@ -139,7 +139,7 @@ def mended(value):
 class Kept:
     """What the forward pass had, kept for the reverse pass: saved values as they were, and the states that draws were made from.
 
-    saved: (event, the saved tensor, a copy of it); redrawn: (event of the forward pass, whether the draw came out the same).
+    saved: (event, the saved tensor, a copy of it); redrawn: (event of the forward pass, whether it is drawn again from the same state).
     """
 
     def __init__(self, recorder):
@@ -197,12 +197,9 @@ class Redrawing(TorchFunctionMode):
             return func(*args, **kwargs)
         event = self.chosen(waiting, args)
         self.done.add(id(event))
+        self.kept.redrawn.append((event, torch.equal(torch.get_rng_state(), event.random)))
         with tape.drawn_from(event.random if self.restore else None):
-            result = func(*args, **kwargs)
-        drawn = tape.tensors_in(result)
-        if drawn and event.results:
-            self.kept.redrawn.append((event, torch.equal(drawn[0].detach(), event.results[0])))
-        return result
+            return func(*args, **kwargs)  # a recomputation may end in here, by an exception
 
     @staticmethod
     def chosen(waiting, args):
