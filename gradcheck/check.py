@@ -114,6 +114,7 @@ def run(
         warnings=(
             *left_out(cases, plans, problems, settings),
             *(first_order_only(reports) if settings.order == 2 else ()),
+            *(line for report in reports for line in report.warnings),
             *warnings(plans, reports, logs),
         ),
     )
@@ -350,13 +351,21 @@ def concluded(plan: Plan, results: list[BackendEvidence], crew: Crew, settings: 
     checks = tuple(e.check for r in (*results, *second) for e in r.checks)
     planted = tuple(p for r in results for p in r.self_test)
     return CaseReport(
-        case.name, relative(case.path), case.seed, checks, tuple(findings), planted, checking, diagnosis_seconds=spent
+        case.name,
+        relative(case.path),
+        case.seed,
+        checks,
+        tuple(findings),
+        planted,
+        checking,
+        spent,
+        tuple(scene.failed),
     )
 
 
 def draws_matter(results: Sequence[BackendEvidence]) -> bool:
     """Whether any rule may want to run something, and so needs the inputs again."""
-    return any(e.check.failing for r in results for e in r.checks)
+    return any(e.check.verdict is not Verdict.PASS or e.check.dead for r in results for e in r.checks)
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------------

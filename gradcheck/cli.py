@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from gradcheck import __version__
-from gradcheck.errors import GradcheckError
+from gradcheck.errors import GradcheckError, log_traceback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,15 +76,6 @@ def show_error(error: GradcheckError) -> None:
     for name, text in (("", error.context), ("note: ", error.note), ("help: ", error.hint)):
         for line in text.splitlines():
             click.echo(f"  {name}{line}", err=True)
-
-
-def log_traceback() -> str:
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile("w", prefix="gradcheck-internal-", suffix=".log", delete=False) as log:
-        log.write(f"gradcheck {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{traceback.format_exc()}")
-    return log.name
 
 
 def epilog(*examples: str) -> str:

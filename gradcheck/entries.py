@@ -403,13 +403,15 @@ def localised(
         look = search.look(worst, 1e-3 * abs(look.error.value))
     evidence.notes["entry_ladder"] = look.estimate
     largest = largest_right(search, wrong)
+    largest = largest if largest > look.bound else abs(look.analytic)  # of one that should be 0, all is wrong
     absolute = abs(look.analytic - look.reference)
     known = [v.reference for v in search.looks.values()]
     evidence.check = replace(
         evidence.check,
         worst=search.named(worst),
         max_abs_error=absolute,
-        max_rel_error=absolute / largest if largest else 0.0,
+        max_rel_error=absolute
+        / (largest or abs(look.analytic) or 1.0),  # a gradient that should be 0: all of it is wrong
         error_bound=look.bound,
         reference_norm=float(np.linalg.norm(known)) if len(known) == search.size else None,
     )

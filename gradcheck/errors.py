@@ -29,3 +29,17 @@ class UsageError(GradcheckError):
 
 class BackendError(GradcheckError):
     """A backend could not do its work (code 901 environment, 902 crash, 903 timeout, 904 memory, 905 the step)."""
+
+
+def log_traceback() -> str:
+    """Write the traceback of what is being handled to a file of its own; returns its path."""
+    import shlex
+    import sys
+    import tempfile
+    import traceback
+
+    from gradcheck import __version__
+
+    with tempfile.NamedTemporaryFile("w", prefix="gradcheck-internal-", suffix=".log", delete=False) as log:
+        log.write(f"gradcheck {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return log.name

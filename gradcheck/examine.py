@@ -28,6 +28,8 @@ TOO_NOISY = 300.0  # times eps: chaos looks like noise, but differences of it me
 # magnitude, and a size above 1 those that clip what is larger than the objective's own cotangent.
 COTANGENT = -8.0
 Gradients = dict[tuple[str, str], Gradient]
+FAR = np.array([1.0, -0.7, 4.0, -3.0])  # of an input's own size: moves that show whether it matters at all
+BESIDE = 2.0**-20  # of a large move: how close the point is that tells a jump from a slope
 USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
 RETRIES = 0.3  # of the values that a case without retries may cost
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
@@ -95,6 +97,7 @@ class Examination:
             self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
         self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
         self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
+        self.jumps = reference.in_two_groups(values[1:])
         # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
         least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
         self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
@@ -352,13 +355,33 @@ class Examination:
         )
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
-        """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input."""
+        """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input.
+
+        And from one that is flat here alone (a relu that is off, a clip): beyond, the objective moves as smoothly as it is moved.
+        """
         found = self.domains[name]
-        moves = (found.largest, 0.7 * found.largest) if found.inside else (found.far, -0.7 * found.far)
-        points = [[(name, t * self.scales[name], self.move(name, "probe"))] for t in moves]
-        far, _ = self.source.values(points)
-        disconnected = gradient.status == "disconnected"
-        if (far[:, i] != self.base[i]).any():
+        move, scale, disconnected = self.move(name, "probe"), self.scales[name], gradient.status == "disconnected"
+
+        def at(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+            return self.source.values([[(name, t * scale, move)] for t in steps])[0][:, i] if len(steps) else steps
+
+        moves = (
+            found.largest * FAR[:2] ** 2
+            if found.inside
+            else found.far * FAR[:2]
+            if found != Domain()
+            else found.far * FAR
+        )
+        far = at(moves)
+        moved = far != self.base[i]
+        change = far[moved] - self.base[i]
+        beside = far[moved] - at(moves[moved] * (1 - BESIDE))
+        slope = (beside != 0) & (np.abs(beside) <= 1e3 * BESIDE * np.abs(change))
+        if moved.any() and slope.all() and not disconnected:
+            reason = "the objective is flat at this point, and moves where the input is moved by its own size or more"
+            nothing = compare(0, 0, 0, 0, 0)
+            return self.verdict(i, name, Verdict.PASS, ("GC104",), gradient, self.estimates[name], nothing, reason)
+        if moved.any():
             reason = "the objective does not move for small steps but jumps for larger ones"
             return self.verdict(
                 i, name, Verdict.INCONCLUSIVE, ("GC401",), gradient, estimate=self.estimates[name], reason=reason
@@ -462,6 +485,11 @@ class Examination:
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
+        if self.noisy[i] and self.jumps[i]:
+            return (
+                "GC401",
+                "the objective jumps at this very point: it takes two values, and moves by rounding alone around each",
+            )
         if self.noisy[i]:
             times = self.sigma[i] / (self.eps * max(abs(float(self.base[i])), 1e-300))
             moves = f"{reference.noise_radius(self.eps):.0e}"

@@ -1,5 +1,7 @@
 """Forward mode as a second opinion on gradients that did not pass: along the judged probe, against reverse mode and differences.
 
+Where reverse mode has nothing to offer, or what is not finite, against the differences alone.
+
 It is compiled for itself, so it is asked only about what is wrong or could not be judged, once all else is measured. What it says
 stands beside the verdict and never changes it.
 """
@@ -20,15 +22,18 @@ if TYPE_CHECKING:
     from gradcheck.examine import Examination
 
 
+ASKED = (Verdict.MISMATCH, Verdict.INCONCLUSIVE, Verdict.NULL, Verdict.NONFINITE, Verdict.DISCONNECTED)
+
+
 def second_opinions(exam: Examination, checks: Sequence[Evidence]) -> None:
     """Note with each check of one backend that is wrong or inconclusive what forward mode gives along its probe, in place."""
-    asked = [e for e in checks if e.check.verdict in (Verdict.MISMATCH, Verdict.INCONCLUSIVE) and can_be_held(e)]
+    asked = [e for e in checks if e.check.verdict in ASKED and can_be_held(e)]
     if not asked:
         return
     if exam.complex:  # which is forward mode, and is the reference already
         for evidence in asked:
-            assert evidence.comparison is not None
-            tell(evidence, evidence.comparison.reference)
+            if evidence.comparison is not None:
+                tell(evidence, evidence.comparison.reference)
         return
     try:
         for name in dict.fromkeys(e.check.parameter for e in asked):
@@ -46,9 +51,10 @@ def second_opinions(exam: Examination, checks: Sequence[Evidence]) -> None:
 
 
 def can_be_held(evidence: Evidence) -> bool:
-    """Whether there are a gradient and a probe to hold forward mode against."""
-    array, probed = evidence.gradient.array, evidence.salt == "probe" and evidence.comparison is not None
-    return probed and array is not None and bool(np.isfinite(array).all())
+    """Whether there is a probe, with differences along it that can tell something, to hold forward mode against."""
+    if evidence.check.verdict is Verdict.INCONCLUSIVE and evidence.comparison is None:
+        return False
+    return evidence.salt == "probe" and evidence.estimate is not None and not evidence.check.dead
 
 
 def tell(evidence: Evidence, value: float) -> None:
@@ -59,7 +65,8 @@ def tell(evidence: Evidence, value: float) -> None:
 def apart(evidence: Evidence, value: float) -> float | None:
     """How far forward and reverse mode are apart along the probe, relative to the size that errors are relative to."""
     comparison = evidence.comparison
-    assert comparison is not None
+    if comparison is None:
+        return None
     scale = max(comparison.scale, abs(value))
     return abs(value - comparison.analytic) / scale if np.isfinite(value) and 0 < scale < np.inf else None
 
@@ -67,7 +74,8 @@ def apart(evidence: Evidence, value: float) -> float | None:
 def words(exam: Examination, evidence: Evidence, value: float) -> str:
     """What is observed: which of the two others forward mode agrees with, and how closely."""
     held, relative = evidence.comparison, apart(evidence, value)
-    assert held is not None
+    if held is None or evidence.gradient.array is None:
+        return words_alone(evidence, value)
     if relative is None:
         return "0 exactly in reverse mode, too" if np.isfinite(value) else "not finite"
     i, name = evidence.objective_index, evidence.check.parameter
@@ -86,3 +94,17 @@ def words(exam: Examination, evidence: Evidence, value: float) -> str:
     if as_reverse:
         return f"agrees with the reverse pass to {relative:.0e}, not with the differences"
     return f"agrees neither with the differences ({off:.0e} off) nor with the reverse pass ({relative:.0e} off)"
+
+
+def words_alone(evidence: Evidence, value: float) -> str:
+    """The same where reverse mode has nothing to compare with."""
+    assert evidence.estimate is not None
+    right, bound = (
+        float(part[evidence.objective_index]) for part in (evidence.estimate.value, evidence.estimate.bound)
+    )
+    if not np.isfinite(value) or not np.isfinite(bound):
+        return "not finite" if not np.isfinite(value) else "the differences cannot tell"
+    off = abs(value - right)
+    relative = off / (max(abs(value), abs(right)) or 1.0)
+    agrees = off <= bound + 1e-6 * max(abs(value), abs(right))
+    return f"agrees with the differences, to {relative:.0e}" if agrees else f"{relative:.0e} off the differences"

@@ -138,7 +138,8 @@ class Case:
     # objectives, steps and dtype are then the model's own: empty until a worker has built it (see session.completed)
     native: str = ""
     wrt: tuple[str, ...] = ()
-    native_draws: bool = False  # whether its loop draws random numbers
+    native_draws: bool = False  # whether its loop draws random numbers that its scan does not keep
+    native_shared_draws: bool = False  # whether it looks as if all steps of its loop drew the same
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
     step_source: str = ""  # the step file's text, where it is another than on disk
     # set by `--order 2` only: (input, coefficient, key) of the direction w; the objectives are then gradient . w
@@ -330,6 +331,7 @@ class CaseReport:
     self_test: tuple[Planted, ...] = ()
     check_seconds: float = 0.0  # spent on the checks, summed over the backends
     diagnosis_seconds: float = 0.0  # spent on causes, once all checks were made
+    warnings: tuple[str, ...] = ()  # what went wrong in gradcheck itself
 
 
 @dataclass(frozen=True, slots=True)

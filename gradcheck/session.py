@@ -112,7 +112,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed, explain_draws."""
+        """Whether the backend offers an optional operation: nodes, births, composed, frozen, redrawn, explain_draws."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -181,6 +181,21 @@ class Session:
     def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
         """Every gradient, composed op by op from the ops' own reverse rules."""
         return self._gradients(self._call("composed", **changes))
+
+    def frozen(self, points: Sequence[Point]) -> NDArray[np.float64]:
+        """Objectives with what every stop_gradient returned at the unmoved inputs: float64[points, objectives]."""
+        answer = self._call("frozen", points=[plain(point) for point in points])
+        self.evaluations += len(points)
+        values: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return values
+
+    def redrawn(self, points: Sequence[Point], seeds: Sequence[int]) -> NDArray[np.float64] | None:
+        """Objectives under other random draws: float64[points, seeds, objectives]; None if the model draws nothing."""
+        answer = self._call("redrawn", points=[plain(point) for point in points], seeds=list(seeds))
+        if answer.get("none"):
+            return None
+        values: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return values
 
     def explain_draws(self) -> dict[str, Any]:
         """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
@@ -259,6 +274,7 @@ def completed(case: Case, framework: str, facts: dict[str, Any]) -> Case:
         steps=facts["steps"],
         dtype=facts["dtype"],
         native_draws=facts["draws"],
+        native_shared_draws=facts.get("shared_draws", False),
         options=options,
     )
 

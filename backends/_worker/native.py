@@ -18,8 +18,8 @@ class NativeProblem:
 
     arrays: the chosen parameters by their owners' names, at their own values. objectives: dicts name, wrt (floats alone; asked:
     with the integers). dtype: the framework's default float while `build` runs, then what the model computes in. widen: whether
-    float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws. told: options that it
-    sets itself.
+    float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws from a state that its
+    scan does not keep; shared_draws: whether it looks as if all its steps drew the same. told: options that it sets itself.
     """
 
     def __init__(self, description, rollout):
@@ -36,7 +36,7 @@ class NativeProblem:
         self.rollout = rollout
         self.steps = 1
         self.arrays, self.objectives, self.asked, self.told = {}, [], {}, {}
-        self.draws = False
+        self.draws = self.shared_draws = False
         self.one_rollout = ""  # why there is nothing to run in this rollout
 
     def build(self, forms):
@@ -104,6 +104,7 @@ class NativeProblem:
             "objectives": [{"name": name, "wrt": wrt} for name, wrt in self.asked.items()],
             "steps": self.steps,
             "draws": self.draws,
+            "shared_draws": self.shared_draws,
             "options": self.told,
             "one_rollout": self.one_rollout,
         }

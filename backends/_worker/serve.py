@@ -121,6 +121,20 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
+    def frozen(self, handle, points):
+        """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
+        model = self.models[handle]
+        rows = [model.frozen(self.moved(model.problem, point)) for point in points]
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
+    def redrawn(self, handle, points, seeds):
+        """Objectives at each point under other draws: float64[points, seeds, objectives]; {"none": True} if nothing is drawn."""
+        model = self.models[handle]
+        rows = [model.redrawn(self.moved(model.problem, point), seeds) for point in points]
+        if any(row is None for row in rows):
+            return {"none": True}
+        return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
     def explain_draws(self, handle):
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
@@ -162,7 +176,7 @@ def shaped(task, point):
 def offers(model):
     """Which optional operations a model has."""
     return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws")
+        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn")
     }
 
 

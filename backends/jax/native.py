@@ -11,7 +11,7 @@ from gradcheck_worker import directions
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError
 
-from . import adapter
+from . import adapter, program
 
 LOSS = {"loss": True, "params": True, "args": False}
 STEP = {"step": True, "carry": True, "params": True, "inputs": False, "length": False, "loss": False}
@@ -84,6 +84,8 @@ class Model(adapter.Model):
             found, _ = self.listed(self.moving)
             compiled = as_written
         self.problem.settle(found)
+        if compiled is jax.jit:
+            self.problem.shared_draws = program.shares_draws(jax.make_jaxpr(self.scalars)(self.given).jaxpr)
         self.forward = compiled(self.objectives)
         self.reverse = {o["name"]: compiled(self.gradient_of(k)) for k, o in enumerate(self.problem.objectives)}
 

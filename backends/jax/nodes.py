@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from gradcheck_worker import directions
 
+from . import lineage, program
 from .tape import SELECTS, Tape, apply, is_finite, is_inexact
 
 SHOWN = ("op", "file", "line", "column", "text", "steps", "kind", "why", "active", "defined")
+STATEFUL = ("rng_uniform",)  # draws from a state of the process, not from a key
 EAGER = 16  # runs of one op before its reverse rule is compiled
 SELECTS_TRIED = 8
 
@@ -32,31 +34,83 @@ class Inspected:
         task = self.problem
         self.in_precision()
         folder = os.path.dirname(os.path.abspath(task.step_file))
-        moving = {name: task.arrays[name] for name in self.moving}
         unrolled = task.rollout == "unroll"
-        return Tape(lambda m: self.listed(m)[0], moving, task.wrt, task.steps, unrolled, folder, **changes)
+        moving = changes.pop("arrays", self.given)
+        return Tape(self.scalars, moving, task.wrt, task.steps, unrolled, folder, **changes)
+
+    def scalars(self, moving):
+        """The objectives as a list of scalars."""
+        return self.listed(moving)[0]
+
+    @property
+    def given(self):
+        return {name: self.problem.arrays[name] for name in self.moving}
 
     def nodes(self):
         for event in self.tape.events:
             node = self.tape.nodes[event.node] if event.node is not None else None
             if node is not None and node["kind"] in ("op", "custom") and not node["tried"]:
                 node["tried"], node["why"] = True, why_no_rule(event)
-        return [{key: node[key] for key in SHOWN} for node in self.float_nodes]
+        ops = [dict({key: node[key] for key in SHOWN}, **self.told_of(number, node)) for number, node in self.listing]
+        return [*ops, *map(self.told_call, self.tape.calls.values())]
 
-    @property
-    def float_nodes(self):
-        return [node for node in self.tape.nodes if node["float"]]
+    def told_call(self, call):
+        """A call of a library function, which can be looked at as a whole, as a node."""
+        file, line, column = call["place"]
+        parts = [self.numbers[number] for number in call["parts"] if number in self.numbers]
+        return {"op": call["op"], "file": file, "line": line, "column": column, "text": "", "steps": len(call["events"]),
+                "kind": "call", "why": "", "active": True, "defined": "", "parts": parts}  # fmt: skip
+
+    def told_of(self, number, node):
+        """What is known of stops and draws beside what all nodes have."""
+        if node["kind"] == "stop":
+            ends = zip(self.problem.objectives, self.tape.results)
+            reaches = [o["name"] for o, value in ends if number in value.past.behind]
+            return {"meant": lineage.meant(number, node), "reaches": reaches}
+        if node["primitive"] in STATEFUL:
+            return {
+                "stateful": True,
+                "again": program.gradient_draws_again(self.scalars, self.given, node["primitive"]),
+            }
+        if node["kind"] == "draw":
+            return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
+        return {}
+
+    def frozen(self, arrays):
+        """The objectives at these inputs, with what every stop_gradient returned at the case's own."""
+        self.in_precision()
+        tape = self.record(arrays={name: arrays[name] for name in self.moving}, frozen=self.tape.stopped)
+        return [float(value.data) for value in tape.results]
+
+    @functools.cached_property
+    def sampler(self):
+        return program.redrawn(self.scalars, self.given)
+
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws; None if there are none."""
+        self.in_precision()
+        if self.sampler is None:
+            return None
+        columns = self.sampler({name: arrays[name] for name in self.moving}, jnp.asarray(seeds, jnp.uint32))
+        return np.stack([np.asarray(column) for column in columns], axis=1)
+
+    @functools.cached_property
+    def listing(self):
+        """(number on the tape, node) of the ops that are told: of floats, and draws."""
+        return [(number, node) for number, node in enumerate(self.tape.nodes) if node["float"]]
 
     @functools.cached_property
     def numbers(self):
         """Number in the list by number on the tape."""
-        floats = [number for number, node in enumerate(self.tape.nodes) if node["float"]]
-        return {number: position for position, number in enumerate(floats)}
+        return {number: position for position, (number, _) in enumerate(self.listing)}
 
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""
         self.in_precision()
-        events = [e for e in self.tape.events if e.node is not None and self.numbers.get(e.node) == node]
+        if node >= len(self.listing):
+            events = list(self.tape.calls.values())[node - len(self.listing)]["events"]
+        else:
+            events = [e for e in self.tape.events if e.node is not None and self.numbers.get(e.node) == node]
         if not events:
             raise ValueError(f"op {node} takes no part in any gradient")
         event = next((e for e in events if e.step == step), events[0])
@@ -125,7 +179,7 @@ class Inspected:
         self.in_precision()
         tape = self.tape
         if open_stops or inside:
-            places = [path for node in inside for path in self.float_nodes[node]["paths"]]
+            places = [path for node in inside for path in self.listing[node][1]["paths"]]
             tape = self.record(open_stops=open_stops, inside=places)
         answers = {}
         for position, objective in enumerate(self.problem.objectives):
@@ -276,6 +330,9 @@ class Focus:
         self.equation, self.given = event.equation, [v.data for v in event.inputs]
         self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
         results = [v.data for v in event.outputs]
+        for data in [*results, *(self.given[k] for k in self.moving)]:
+            if is_inexact(data) and data.dtype not in (np.float32, np.float64):
+                raise ValueError(f"it computes in {data.dtype}, in which differences cannot tell")
         self.results = [k for k, r in enumerate(results) if is_inexact(r)]
         self.weights = [fixed_cotangent(k, results[k]) for k in self.results]
         arrays = {f"input {k}": np.asarray(self.given[k]) for k in self.moving}

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import lineage
+
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "call": "call_jaxpr",
          "remat2": "jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr"}  # fmt: skip
 CUSTOM = {"custom_vjp_call": "custom_vjp", "custom_jvp_call": "custom_jvp", "custom_vjp_call_jaxpr": "custom_vjp"}
@@ -30,12 +32,14 @@ class TooLarge(Exception):
 
 
 class Value:
-    """One array of the run. active: a gradient that is asked for passes through it; born: number of the birth that spoilt it."""
+    """One array of the run. active: a gradient that is asked for passes through it; born: number of the birth that spoilt it;
+    past: see lineage.
+    """
 
-    __slots__ = ("active", "born", "data")
+    __slots__ = ("active", "born", "data", "past")
 
-    def __init__(self, data, active=False, born=None):
-        self.data, self.active, self.born = data, active, born
+    def __init__(self, data, active=False, born=None, past=lineage.NOTHING):
+        self.data, self.active, self.born, self.past = data, active, born, past
 
 
 class Event:
@@ -53,17 +57,20 @@ class Tape:
 
     inputs: name -> array; wrt: the names that gradients are asked for. steps: of the rollout; unrolled: it is no loop of JAX but
     one of Python. folder: where the user's step is. open_stops: stop_gradient lets gradients through; inside: places (see
-    `paths`) of functions with a rule of their own that are entered.
+    `paths`) of functions with a rule of their own that are entered. frozen: what every stop returns, in order, in place of its
+    operand; `stopped` holds what they returned here.
     """
 
-    def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=()):
+    def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=(), frozen=None):
         closed = jax.make_jaxpr(function)(inputs)
         self.folder, self.open_stops, self.inside = folder, open_stops, frozenset(inside)
         self.nodes, self.numbers, self.events, self.birth_events, self.bytes = [], {}, [], [], 0
-        self.step = None
+        self.calls, self.grouped = {}, {}  # place of a library call -> its name, its ops and its runs
+        self.step, self.stopped, self.frozen = None, [], None if frozen is None else list(frozen)
         self.rules = {}  # reverse rules in use, see Reverse
         names = sorted(inputs)  # as JAX flattens a dict
-        self.values = {name: Value(jnp.asarray(inputs[name]), name in wrt) for name in names}
+        pasts = {True: lineage.NOTHING._replace(depends=True), False: lineage.NOTHING}
+        self.values = {n: Value(jnp.asarray(inputs[n]), n in wrt, past=pasts[n in wrt]) for n in names}
         self.results = self.run(closed.jaxpr, closed.consts, [self.values[name] for name in names], (), None)
         if unrolled:
             self.fold(steps)
@@ -81,14 +88,32 @@ class Tape:
         for number, equation in enumerate(jaxpr.eqns):
             results = self.equation(equation, [read(a) for a in equation.invars], (*path, number), within)
             known.update(zip(equation.outvars, results))
+        for group in () if within else self.groups(jaxpr):
+            parts = [self.numbers[p] for k in group.span if (p := (*path, k)) in self.numbers]
+            inputs, results = ([known[v] for v in atoms] for atoms in (group.inputs, group.outputs))
+            self.note_call((*path, group.span), group.name, group.place, parts, group, inputs, results)
         return [read(a) for a in jaxpr.outvars]
+
+    def groups(self, jaxpr):
+        """Neighbouring equations of a jaxpr that one call of a library function made; found once."""
+        if id(jaxpr) not in self.grouped:
+            self.grouped[id(jaxpr)] = list(library_groups(jaxpr, self.folder))
+        return self.grouped[id(jaxpr)]
+
+    def note_call(self, path, name, at, parts, equation, inputs, results):
+        """Note a run of a library function as a whole, which can then be looked at as one op."""
+        if any(v.active for v in inputs) and any(v.active for v in results):
+            call = self.calls.setdefault(path, {"op": name, "place": at, "parts": parts, "events": []})
+            call["events"].append(Event(None, self.step, equation, inputs, results))
 
     def equation(self, equation, inputs, path, within):
         name, params = equation.primitive.name, equation.params
         if name in CALLS:
             inner = params[CALLS[name]]
             jaxpr, constants = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-            return self.run(jaxpr, constants, inputs, path, within or self.library_call(equation, jaxpr))
+            if within is not None or (call := self.library_call(equation, jaxpr)) is None:
+                return self.run(jaxpr, constants, inputs, path, within)
+            return self.called(equation, inputs, path, call, lambda: self.run(jaxpr, constants, inputs, path, call))
         if name == "scan":
             return self.scan(params, inputs, path, within)
         if name == "while":
@@ -103,17 +128,31 @@ class Tape:
             return self.run(inner.jaxpr, inner.consts, inputs, (*path, "inside"), within)
         return self.op(node, equation, inputs)
 
+    def called(self, equation, inputs, path, call, run):
+        """Run a jitted function of JAX's own library, op by op."""
+        first = len(self.nodes)
+        results = run()
+        self.note_call(path, call[1], call[0], list(range(first, len(self.nodes))), equation, inputs, results)
+        return results
+
     def op(self, node, equation, inputs):
         """Run one op and keep what a reverse pass needs."""
         name = equation.primitive.name
         outputs = [Value(data) for data in apply(equation, [v.data for v in inputs])]
+        if name == "stop_gradient":
+            if self.frozen is not None:
+                outputs[0].data = self.frozen[len(self.stopped)]
+            self.stopped.append(outputs[0].data)
+        elif name in DRAWS:
+            self.nodes[node]["drawn"].append(hash(np.asarray(outputs[-1].data).tobytes()))
+        past = lineage.after(name, node, self.nodes, inputs, outputs, is_inexact)
         stopped = name == "stop_gradient" and not self.open_stops
         active = any(v.active for v in inputs)
         event = Event(node, self.step, equation, inputs, outputs)
         if active:
             self.nodes[node]["active"] = True
         for value in outputs:
-            value.active = active and not stopped and is_inexact(value.data)
+            value.active, value.past = active and not stopped and is_inexact(value.data), past
         self.nodes[node]["steps"] += 1
         self.nodes[node]["float"] |= any(is_inexact(v.data) for v in outputs)
         self.note_birth(event)
@@ -182,16 +221,15 @@ class Tape:
     # -- glue: no ops of the user's, but cotangents pass through them --------------------------------------------------
 
     def unstack(self, value, length):
-        rows = [Value(value.data[t], value.active, value.born) for t in range(length)]
+        rows = [Value(value.data[t], value.active, value.born, value.past) for t in range(length)]
         if value.active:
             self.keep(Event(None, self.step, None, [value], rows, lambda arriving: [jnp.stack(arriving)]))
         return rows
 
     def stack(self, rows, aval):
         data = jnp.stack([r.data for r in rows]) if rows else jnp.zeros((0, *aval.shape), aval.dtype)
-        stacked = Value(
-            data, any(r.active for r in rows), min((r.born for r in rows if r.born is not None), default=None)
-        )
+        born = min((r.born for r in rows if r.born is not None), default=None)
+        stacked = Value(data, any(r.active for r in rows), born, lineage.joined(r.past for r in rows))
         if stacked.active:
             self.keep(Event(None, self.step, None, rows, [stacked], lambda arriving: list(arriving[0])))
         return stacked
@@ -223,12 +261,12 @@ class Tape:
             stop = name == "stop_gradient"
             kind = kind or ("opaque" if why else "draw" if name in DRAWS else "stop" if stop else "op")
         if within and within[1] != shown:
-            shown = f"{shown} (in {within[1]})"
+            shown = within[1] if kind == "draw" else f"{shown} (in {within[1]})"
         self.numbers[path] = len(self.nodes)
         self.nodes.append(
             {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
-             "active": False, "defined": defined, "float": kind == "loop", "primitive": name, "paths": [path],
-             "tried": False}
+             "active": False, "defined": defined, "float": kind in ("loop", "draw"), "primitive": name, "paths": [path],
+             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False}
         )  # fmt: skip
         return self.numbers[path]
 
@@ -254,6 +292,12 @@ class Tape:
         for event in {id(e): e for e in [*self.events, *self.birth_events]}.values():
             if event.node is not None:
                 event.node, event.step = moved[event.node]
+        for call in self.calls.values():
+            call["parts"] = [moved[number][0] for number in call["parts"]]
+        for node in nodes:
+            node["behind"] = frozenset(moved[number][0] for number in node["behind"])
+        for value in self.results:
+            value.past = value.past._replace(behind=frozenset(moved[number][0] for number in value.past.behind))
         self.nodes = nodes
 
 
@@ -265,11 +309,54 @@ def merged(nodes):
         active=any(n["active"] for n in nodes),
         float=any(n["float"] for n in nodes),
         paths=[path for n in nodes for path in n["paths"]],
+        drawn=[digest for n in nodes for digest in n["drawn"]],
+        behind=frozenset().union(*(n["behind"] for n in nodes)),
+        stepped=all(n["stepped"] for n in nodes),
+        target=any(n["target"] for n in nodes),
     )
 
 
+class Group:
+    """Neighbouring equations that are run as one. span: their numbers; inputs, outputs: the variables that pass its border."""
+
+    def __init__(self, jaxpr, span, name, at):
+        self.equations, self.span, self.name, self.place = jaxpr.eqns[span.start : span.stop], span, name, at
+        made = {v for e in self.equations for v in e.outvars}
+        read = [a for e in self.equations for a in e.invars if not hasattr(a, "val") and a not in made]
+        self.inputs = list(dict.fromkeys(read))
+        later = [a for e in jaxpr.eqns[span.stop :] for a in e.invars] + list(jaxpr.outvars)
+        used = {a for a in later if not hasattr(a, "val")}
+        self.outputs = [v for e in self.equations for v in e.outvars if v in used]
+
+    def run(self, values):
+        known = dict(zip(self.inputs, values))
+        for equation in self.equations:
+            given = [a.val if hasattr(a, "val") else known[a] for a in equation.invars]
+            known.update(zip(equation.outvars, apply(equation, given)))
+        return [known[v] for v in self.outputs]
+
+
+def library_groups(jaxpr, folder):
+    """Runs of two or more plain ops that the same call in the user's code made, through a function of JAX's own."""
+    keys = [(place(e, folder), entry(e)) if not enters(e) else None for e in jaxpr.eqns]
+    start = 0
+    for stop in range(1, len(keys) + 1):
+        if stop == len(keys) or keys[stop] != keys[start]:
+            if stop - start > 1 and keys[start] and keys[start][1]:
+                yield Group(jaxpr, range(start, stop), keys[start][1], keys[start][0])
+            start = stop
+
+
+def enters(equation):
+    """Whether an equation has a program inside, or a rule of the user's."""
+    name = equation.primitive.name
+    return name in CALLS or name in CUSTOM or name in ("scan", "while", "cond")
+
+
 def apply(equation, values):
-    """Run one equation on values; a list of results."""
+    """Run one equation, or a group of them, on values; a list of results."""
+    if isinstance(equation, Group):
+        return equation.run(values)
     with equation.ctx.manager:
         results = equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
     return results if equation.primitive.multiple_results else [results]
@@ -294,12 +381,25 @@ LIBRARIES = (
     os.path.dirname(jax.__file__) + os.sep,
     HERE + os.sep,
 )  # JAX itself, and what gradcheck runs in this process
+PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py")
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 
 
 def is_user_file(file):
     standard = file.startswith(STANDARD) and "site-packages" not in file
     return bool(file) and not file.startswith((*LIBRARIES, "<")) and not standard
+
+
+def entry(equation):
+    """The function of JAX's own that the code outside JAX called to make an equation; "" if that is not known."""
+    traceback = equation.source_info.traceback
+    name = ""
+    for code in traceback.raw_frames()[0] if traceback else ():
+        if not code.co_filename.startswith(LIBRARIES[0]):
+            break
+        if os.path.basename(code.co_filename) not in PLUMBING:
+            name = code.co_name
+    return name.lstrip("_")
 
 
 def place(equation, folder):

@@ -90,6 +90,20 @@ class Unrolled:
         except self.no_rule as error:
             return error
 
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws of the step's noise; None if it draws none."""
+        task, own = self.problem, self.problem.draw_seed
+        if not task.in_step:
+            return None
+        rows = []
+        try:
+            for seed in seeds:
+                task.draw_seed = (own + 1 + int(seed)) % 2**32
+                rows.append([float(v) for v in self.values(arrays)[0]])
+        finally:
+            task.draw_seed = own
+        return rows
+
     def draws(self):
         recorded = list(self.noise())
         return {n["name"]: np.stack([step[n["name"]] for step in recorded]) for n in self.problem.in_step}

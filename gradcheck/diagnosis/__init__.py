@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from gradcheck.diagnosis.changes import prescribed
@@ -19,7 +19,8 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.over_time import over_time
-from gradcheck.diagnosis.scene import Claim, Scene, worst
+from gradcheck.diagnosis.scene import Claim, Scene, finding, worst
+from gradcheck.diagnosis.score_function import score_function
 from gradcheck.diagnosis.second_order import second_order
 from gradcheck.diagnosis.shared_noise import shared_noise
 from gradcheck.diagnosis.stopped import stopped
@@ -27,8 +28,9 @@ from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
 from gradcheck.diagnosis.wrong_rule import wrong_rule
+from gradcheck.errors import log_traceback
 from gradcheck.evidence import Evidence
-from gradcheck.model import Case, Check, Expectation, Finding
+from gradcheck.model import Case, Check, Expectation, Finding, Severity
 
 RULES: tuple[
     Callable[[Scene], Iterable[Claim]], ...
@@ -42,6 +44,7 @@ RULES: tuple[
     truncated_history,
     stopped,
     wrong_rule,
+    score_function,
     missing,
     fingerprints,
     cut_history,
@@ -61,7 +64,7 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     run_unroll(scene)
     claims: list[Claim] = []
     for rule in RULES:
-        for claim in rule(scene):
+        for claim in said_by(rule, scene):
             claim.checks = (
                 [e for e in claim.checks if id(e) not in scene.taken] if not is_advice(claim.code) else claim.checks
             )
@@ -83,6 +86,16 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     return sorted(found, key=lambda f: f.expected)
 
 
+def said_by(rule: Callable[[Scene], Iterable[Claim]], scene: Scene) -> Iterator[Claim]:
+    """A rule's claims. One that fails is a defect of gradcheck, and told; the verdicts stand, and later rules say the rest."""
+    try:
+        yield from rule(scene)
+    except Exception:
+        name = rule.__name__.replace("_", " ")
+        scene.failed.append(f"{scene.case.name}: looking for a cause ({name}) failed in gradcheck itself; "
+                            f"verdicts are not affected; the traceback is in {log_traceback()}")  # fmt: skip
+
+
 def locate(scene: Scene, checks: list[Evidence]) -> None:
     """Look at the time steps of the worst of these checks (one look is a compilation, so not of all), and tell what is known."""
     timeline(scene, worst(checks))
@@ -96,11 +109,23 @@ def told_apart(scene: Scene, claim: Claim) -> Iterable[Finding]:
     for expected in (False, True):
         part = [e for e in claim.checks if e.check.expected is expected]
         if part:
-            found = replace(claim.describe(part), expected=expected)
+            found = replace(described(scene, claim, part), expected=expected)
             if not expected:
                 found = replace(found, change=prescribed(scene, part, found))
             why = ("expected", why_expected(scene.case, part))
             yield replace(found, numbers=(*found.numbers, why)) if expected else found
+
+
+def described(scene: Scene, claim: Claim, part: list[Evidence]) -> Finding:
+    """The finding of a part of a claim's checks; where its rule cannot describe them, what is known without it."""
+    try:
+        return claim.describe(part)
+    except Exception:
+        code = CODES[claim.code]
+        scene.failed.append(f"{scene.case.name}: describing {claim.code} failed in gradcheck itself; the traceback is in "
+                            f"{log_traceback()}")  # fmt: skip
+        because = "the cause is not established: gradcheck failed to describe it"
+        return finding(claim.code, part, code.title, Severity(code.severity), because=because, whose="gradcheck")
 
 
 def add_cause(evidence: Evidence, code: str) -> None:

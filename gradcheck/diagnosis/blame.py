@@ -22,12 +22,18 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
+OPTIONAL = ("why", "active", "defined", "meant", "reaches", "parts", "shared", "stateful", "again")
 NO_NODES = "this backend cannot be looked into op by op"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or ""."""
+    """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
+
+    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop; None if that is not
+    known. parts: the ops that a call is made of. shared: a draw that was the same at all steps. stateful: a draw that no
+    key decides; again: how often the gradient's program makes it once more.
+    """
 
     number: int
     op: str
@@ -35,14 +41,20 @@ class Node:
     line: int
     column: int
     steps: int
-    kind: str  # op, custom, stop, draw, opaque, loop
+    kind: str  # op, custom, stop, draw, opaque, loop, call
     why: str = ""
     active: bool = True
     defined: str = ""
+    meant: str = ""
+    reaches: Sequence[str] | None = None
+    parts: Sequence[int] = ()
+    shared: bool = False
+    stateful: bool = False
+    again: int = 0
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
-        optional = {key: told[key] for key in ("why", "active", "defined") if key in told}
+        optional = {key: told[key] for key in OPTIONAL if key in told}
         return cls(
             index, told["op"], told["file"], told["line"], told["column"], told["steps"], told["kind"], **optional
         )
@@ -68,12 +80,16 @@ class Node:
 
 @dataclass
 class Look:
-    """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not."""
+    """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not.
+
+    inside: of a call, the op inside it that could not be judged, as a clause that says so.
+    """
 
     node: Node
     step: int | None
     checks: list[Evidence]
     flat: bool = False
+    inside: str = ""
 
     @property
     def worst(self) -> Evidence:
@@ -202,6 +218,7 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     steps = spread(count)
     unsure: dict[int, Look] = {}
     look_at_steps(scene, session, found, steps, unsure)
+    look_at_calls(scene, session, found)
     compose(session, found)
     if not found.wrong and not composes(scene, found):
         rest = [step for step in range(count) if step not in steps]
@@ -233,6 +250,21 @@ def look_at_steps(
             break
     found.unsure = list(unsure.values())
     found.cleared -= {look.node.number for look in [*found.wrong, *found.unsure]}
+
+
+def look_at_calls(scene: Scene, session: Session, found: Inspection) -> None:
+    """Functions of a library as a whole, where an op inside them is in doubt: its kink need not be one of the function."""
+    for node in [n for n in found.nodes if n.kind == "call"]:
+        doubtful = [look for look in found.unsure if look.node.number in node.parts]
+        for doubt in doubtful[:1] if not found.wrong else ():
+            look = look_at(scene, session, found, node, doubt.step or 0)
+            if look is not None and look.verdict is Verdict.MISMATCH:
+                kink = "GC402" in doubt.worst.check.codes
+                look.inside = f"a kink of {doubt.node.op} inside it is none of {node.op} itself" if kink else ""
+                found.wrong.append(look)
+            elif look is not None and look.verdict is Verdict.PASS:
+                found.unsure = [k for k in found.unsure if k not in doubtful]
+                found.cleared |= {k.node.number for k in doubtful}
 
 
 def composes(scene: Scene, found: Inspection) -> bool:
@@ -313,19 +345,25 @@ def seen_op_by_op(scene: Scene, evidence: Evidence) -> tuple[str, Blame | None]:
     if not found.clears_all:
         return found.words(), None
     right = f"the own reverse rule of each of the {len(found.cleared)} ops is right"
-    composed = found.composed.get((evidence.check.objective, evidence.check.parameter))
-    if composed is not None and remaining_error(scene, evidence, composed) is not None:
-        return (
-            f"{right}, and composed one by one they give the right gradient: their composition by the backend does not",
-            None,
-        )
-    if composed is not None:
+    if composed_error(scene, evidence) is not None:
+        loop = first_line(n for n in found.nodes if n.steps > 1)
+        return f"{right}, and so is the gradient that they compose one by one; the backend returns another", loop
+    if (evidence.check.objective, evidence.check.parameter) in found.composed:
         return f"{right} at the steps that were looked at, and yet they compose a wrong gradient", None
     return f"{right} at the steps that were looked at; likely their composition is not", None
 
 
-def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
-    """The ops of these kinds that gradients pass through, without looking at any; [] where the backend cannot tell."""
+def composed_error(scene: Scene, evidence: Evidence) -> float | None:
+    """How far the gradient that the ops' own rules compose is off, where that is right and no op is in doubt; else None."""
+    found = scene.notes.get(f"inspection of {evidence.check.backend}")
+    if not isinstance(found, Inspection) or not found.clears_all:
+        return None
+    composed = found.composed.get((evidence.check.objective, evidence.check.parameter))
+    return remaining_error(scene, evidence, composed) if composed is not None else None
+
+
+def nodes_of(scene: Scene, backend: str, kinds: Sequence[str], active: bool = True) -> list[Node]:
+    """The ops of these kinds, without looking at any; [] where the backend cannot tell. active: that gradients pass through."""
     key = f"nodes of {backend}"
     if key not in scene.notes:
         scene.notes[key] = []
@@ -337,13 +375,13 @@ def nodes_of(scene: Scene, backend: str, kinds: Sequence[str]) -> list[Node]:
             pass
     nodes = scene.notes[key]
     assert isinstance(nodes, list)
-    return [n for n in nodes if n.kind in kinds and n.active]
+    return [n for n in nodes if n.kind in kinds and (n.active or not active)]
 
 
 def called(node: Node) -> str:
     """The op and its places, to begin a sentence with."""
     defined = f" and defined at {node.definition}" if node.definition else ""
-    return f"{node.op}, called at {node.place}{defined}"
+    return f"{node.op}, called at {node.place}{defined}" if node.file else node.op
 
 
 def first_line(nodes: Iterable[Node]) -> Blame | None:

@@ -27,6 +27,13 @@ class Agreement:
     explained: list[Evidence]
     words: str
     missing: list[Evidence] = field(default_factory=list)
+    errors: dict[int, float] = field(default_factory=dict)  # by id of the check
+
+    def words_for(self, checks: Sequence[Evidence]) -> str:
+        """What was seen of a part of the checks that are explained."""
+        known = [self.errors[id(e)] for e in checks if id(e) in self.errors]
+        many = f"all {len(known)} of these gradients agree" if len(known) > 1 else "the gradient agrees"
+        return f"{many} with the same differences, to {max(known):.0e}" if known else self.words
 
 
 def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: Arrays) -> Agreement:
@@ -56,7 +63,7 @@ def held_against(scene: Scene, checks: Sequence[Evidence], gradients: dict[tuple
     many = f"all {len(checks)} of these gradients agree" if len(explained) > 1 else "the gradient agrees"
     if len(explained) < len(checks):
         many = f"{len(explained)} of {len(checks)} agree"
-    return Agreement(explained, f"{many} with the same differences, to {max(errors.values()):.0e}", missing)
+    return Agreement(explained, f"{many} with the same differences, to {max(errors.values()):.0e}", missing, errors)
 
 
 def gradient_of(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> Gradient:

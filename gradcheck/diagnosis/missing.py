@@ -12,7 +12,7 @@ from gradcheck.model import Finding, Severity, Verdict
 
 def missing(scene: Scene) -> Iterable[Claim]:
     dead = scene.with_code("GC104")
-    for group in by(dead, lambda e: e.check.parameter):
+    for group in by(dead, lambda e: (e.check.parameter, e.check.reason if e.check.verdict is Verdict.PASS else "")):
         yield Claim("GC104", group, lambda part: dead_finding(scene, part))
     gone = [e for e in scene.checks(Verdict.NULL, Verdict.DISCONNECTED) if "GC104" not in e.check.codes]
     for group in alike(gone, lambda e: (e.check.codes[0], e.check.reason)):
@@ -21,6 +21,8 @@ def missing(scene: Scene) -> Iterable[Claim]:
 
 def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     saying = [e.check.backend for e in checks if e.check.verdict is Verdict.DISCONNECTED]
+    if not saying and checks[0].check.reason:
+        return flat_finding(scene, checks)
     return finding(
         "GC104",
         checks,
@@ -32,6 +34,21 @@ def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         if saying
         else "",
         whose="the step or the case",
+        blame=step_blame(scene.case),
+    )
+
+
+def flat_finding(scene: Scene, checks: list[Evidence]) -> Finding:
+    name = checks[0].check.parameter
+    return finding(
+        "GC104",
+        checks,
+        f"the objective is flat in {name} at this point",
+        Severity.ADVICE,
+        because=f"{checks[0].check.reason}; for small steps neither the gradient nor the objective moves",
+        help="if it is meant to train, start elsewhere: a unit that is off or clipped for all the data gets no gradient",
+        note="the zero gradient is right",
+        whose="the case: the point",
         blame=step_blame(scene.case),
     )
 

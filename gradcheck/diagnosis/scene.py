@@ -33,6 +33,7 @@ class Scene:
     notes: dict[str, object] = field(default_factory=dict)
     second: Sequence[BackendEvidence] = ()  # of second order, seen by the rule of that name alone
     taken: set[int] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)  # rules that failed themselves, in words for the user
 
     def checks(self, *verdicts: Verdict) -> list[Evidence]:
         return [e for r in self.results for e in r.checks if e.check.verdict in verdicts]

@@ -2,7 +2,8 @@
 
 With stop_gradient replaced by the identity the gradient is that of the forward pass. If it then agrees with the differences, the
 stop is the cause. Where the forward is stepwise, so that its true derivative is zero, a gradient that is not is a surrogate,
-as of a straight-through estimator, and is meant.
+as of a straight-through estimator, and is meant. So is one whose stops all hold back a stepwise value, or a target that the
+prediction is held against: that is shown by differences of the forward with what the stops return held fixed.
 """
 
 from __future__ import annotations
@@ -12,21 +13,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gradcheck.diagnosis.blame import first_line, nodes_of
+from gradcheck.diagnosis.blame import Node, first_line, nodes_of
 from gradcheck.diagnosis.counterfactual import Agreement, agreement, held_against
 from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_function, unique, worst
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
+from gradcheck.examine import probe_key
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
+from gradcheck.session import Session
 from gradcheck.source import parse
 
+FROZEN = 1e-6  # of the gradient along the probe: how well it has to agree with differences under held stops
+WHY = {
+    "stepwise": ("what it stops moves in steps", "meant, as a straight-through estimator is"),
+    "target": (
+        "what it stops is a target that a prediction is held against",
+        "meant, as a target that is not trained is",
+    ),
+}
 BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
 
 
 def stopped(scene: Scene) -> Iterable[Claim]:
     """Blocked and surrogate gradients, each over all backends that show it."""
     suspects = [e for e in scene.unexplained(Verdict.MISMATCH, Verdict.DISCONNECTED) if not e.check.dead]
-    proven: dict[str, str] = {}
+    proven: dict[str, Agreement] = {}
     blocked: list[Evidence] = []
     surrogate: list[Evidence] = []
     for group in by(suspects, lambda e: e.check.backend):
@@ -38,18 +49,33 @@ def stopped(scene: Scene) -> Iterable[Claim]:
         if opened is None or not opened.explained:
             opened = opened_op_by_op(scene, group)
         if opened.explained:
-            proven[group[0].check.backend] = opened.words
+            proven[group[0].check.backend] = opened
         for evidence in opened.explained:
-            (surrogate if is_flat(evidence) else blocked).append(evidence)
-    for evidence in surrogate:  # meant, and so not a mismatch: the observed code goes with the verdict
-        evidence.check = replace(evidence.check, verdict=Verdict.PASS, codes=("GC703",), detection_limit=None)
+            evidence.notes["stops"] = stops_before(scene, evidence)
+        cut = [e for e in opened.explained if not is_flat(e)]
+        surrogate += [e for e in opened.explained if is_flat(e)]
+        as_meant = meant(scene, cut)
+        surrogate += as_meant
+        blocked += [e for e in cut if e not in as_meant]
+    for evidence in surrogate:
+        accept(evidence)
     for evidence in blocked:
         if evidence.gradient.array is None or not evidence.gradient.array.any():
             evidence.check = replace(evidence.check, verdict=Verdict.DISCONNECTED)
-    if blocked:
-        yield Claim("GC205", blocked, partial(blocked_finding, scene, proven))
-    if surrogate:
-        yield Claim("GC703", surrogate, partial(surrogate_finding, scene, proven))
+    for code, found, describe in (("GC205", blocked, blocked_finding), ("GC703", surrogate, surrogate_finding)):
+        for group in by(found, cause):
+            yield Claim(code, group, partial(describe, scene, proven))
+
+
+def cause(evidence: Evidence) -> object:
+    """What tells one stop from another: the lines, where they are known, and why they are meant."""
+    lines = tuple((n.file, n.line) for n in evidence.notes["stops"])
+    return lines, evidence.notes.get("meant", ("",))[0]
+
+
+def accept(evidence: Evidence) -> None:
+    """Take a surrogate for what it is: not a mismatch, so that the observed code and the wrong entries go with the verdict."""
+    evidence.check = replace(evidence.check, verdict=Verdict.PASS, codes=("GC703",), detection_limit=None, wrong=None)
 
 
 def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
@@ -66,9 +92,46 @@ def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
     except BackendError as error:
         return Agreement([], f"the counterfactual could not be run: {error.message}")
     opened = held_against(scene, group, gradients)
-    for evidence in opened.explained:
-        evidence.notes["stops"] = stops
     return opened
+
+
+def meant(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
+    """Those of one backend's checks whose gradient is that of the forward with its stops' values held fixed, where all stops on
+    the way are meant. Which words: in notes["meant"].
+    """
+    live = [e for e in checks if e.gradient.array is not None and e.gradient.array.any()]
+    live = [e for e in live if e.notes["stops"] and all(n.meant for n in e.notes["stops"])]
+    if not live:
+        return []
+    backend = live[0].check.backend
+    try:
+        with scene.lab.session(scene.case, backend, scene.arrays) as session:
+            misses = {id(e): frozen_miss(scene, session, e) for e in live} if session.can("frozen") else {}
+    except BackendError:
+        return []
+    found = [e for e in live if misses.get(id(e)) is not None]
+    for evidence in found:
+        evidence.notes["meant"] = evidence.notes["stops"][0].meant, misses[id(evidence)]
+    return found
+
+
+def stops_before(scene: Scene, evidence: Evidence) -> list[Node]:
+    """The stops that gradients pass through on the way to a check's objective."""
+    stops = nodes_of(scene, evidence.check.backend, ("stop",))
+    return [n for n in stops if n.reaches is None or evidence.check.objective in n.reaches]
+
+
+def frozen_miss(scene: Scene, session: Session, evidence: Evidence) -> float | None:
+    """Relative error of the gradient against differences with the stops' values held fixed; None if it does not agree."""
+    name, scale, held = evidence.check.parameter, evidence.scale, evidence.comparison
+    assert held is not None
+    assert evidence.estimate is not None
+    h, move = evidence.estimate.step, {"key": probe_key(scene.case.seed, evidence.salt, name)}
+    values = session.frozen([[(name, t * scale, move)] for t in (h, -h, h / 2, -h / 2)])[:, evidence.objective_index]
+    whole, half = (values[0] - values[1]) / (2 * h), (values[2] - values[3]) / h
+    slope, size = (4 * half - whole) / 3, max(held.scale, abs(held.analytic))
+    miss = abs(slope - held.analytic)
+    return float(miss / size) if miss <= max(2 * held.bound, FROZEN * size) else None
 
 
 def is_flat(evidence: Evidence) -> bool:
@@ -77,7 +140,7 @@ def is_flat(evidence: Evidence) -> bool:
     return evidence.estimate is not None and not evidence.estimate.moved[i]
 
 
-def blocked_finding(scene: Scene, proven: dict[str, str], checks: list[Evidence]) -> Finding:
+def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     wholly = all(e.check.verdict is Verdict.DISCONNECTED for e in checks)
     backend = shown.check.backend
@@ -87,7 +150,7 @@ def blocked_finding(scene: Scene, proven: dict[str, str], checks: list[Evidence]
         BLOCKED_WHOLLY if wholly else "part of the gradient is blocked by stop_gradient",
         numbers=numbers(shown),
         because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way",
-        proof=f"with stop_gradient as the identity, on {backend}, {proven[backend]}",
+        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}",
         help="remove the stop_gradient, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
@@ -97,9 +160,11 @@ def blocked_finding(scene: Scene, proven: dict[str, str], checks: list[Evidence]
     )
 
 
-def surrogate_finding(scene: Scene, proven: dict[str, str], checks: list[Evidence]) -> Finding:
+def surrogate_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     backend = shown.check.backend
+    if "meant" in shown.notes:
+        return meant_finding(scene, shown, checks)
     return finding(
         "GC703",
         checks,
@@ -107,8 +172,29 @@ def surrogate_finding(scene: Scene, proven: dict[str, str], checks: list[Evidenc
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective does not move for small steps; {places(scene.case, shown)} lets another gradient through instead",
-        proof=f"with stop_gradient as the identity, on {backend}, {proven[backend]}: it is zero then",
+        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}: it is zero then",
         note="meant, as a straight-through estimator is: a difference of the forward cannot confirm it",
+        whose="the step",
+        blame=stop_blame(scene.case, shown),
+    )
+
+
+def words(proven: dict[str, Agreement], backend: str, checks: Sequence[Evidence]) -> str:
+    return proven[backend].words_for([e for e in checks if e.check.backend == backend])
+
+
+def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Finding:
+    why, miss = shown.notes["meant"]
+    observed, intended = WHY[why]
+    return finding(
+        "GC703",
+        checks,
+        "the gradient is a surrogate: it leaves out what stop_gradient holds fixed",
+        Severity.ADVICE,
+        numbers=numbers(shown),
+        because=f"the objective moves through {places(scene.case, shown)}, too; {observed}",
+        proof=f"with what it returns held fixed, differences of the forward agree with the gradient, to {miss:.0e}",
+        note=f"{intended}; differences of the forward itself cannot confirm it",
         whose="the step",
         blame=stop_blame(scene.case, shown),
     )
@@ -129,14 +215,16 @@ def stop_lines(case: Case) -> list[int]:
 
 
 def stop_blame(case: Case, evidence: Evidence) -> Blame | None:
-    if "stops" in evidence.notes:
+    if evidence.notes.get("stops"):
         return first_line(evidence.notes["stops"])
     return line_blame(case.step_file, stop_lines(case)[0], "stop_gradient")
 
 
 def places(case: Case, evidence: Evidence) -> str:
     lines = (
-        list(dict.fromkeys(n.line for n in evidence.notes["stops"])) if "stops" in evidence.notes else stop_lines(case)
+        list(dict.fromkeys(n.line for n in evidence.notes["stops"]))
+        if evidence.notes.get("stops")
+        else stop_lines(case)
     )
     shown = ", ".join(map(str, lines))
     return f"the stop_gradients of lines {shown}" if len(lines) > 1 else f"the stop_gradient of line {shown}"

@@ -1,19 +1,28 @@
-"""GC201: the gradient is wrong and no rule could show why. Says what is known: since when, where, compared with what."""
+"""GC201: the gradient is wrong and no rule could show why. Says what is known: since when, where, compared with what.
+
+GC208 where a scan's gradient is wrong and that of its steps, one after the other, is right: unrolled, or composed op by op.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
 
-from gradcheck.diagnosis.blame import seen_op_by_op
+from gradcheck.diagnosis.blame import composed_error, seen_op_by_op
 from gradcheck.diagnosis.scene import Claim, Scene, alike, finding, numbers, step_blame, worst
 from gradcheck.evidence import Evidence
 from gradcheck.model import WHOLE, Finding, Verdict
 
 
 def wrong_gradient(scene: Scene) -> Iterable[Claim]:
-    for group in alike(scene.checks(Verdict.MISMATCH), lambda e: ("GC208" in e.check.codes, is_zero(e))):
-        yield Claim("GC208" if "GC208" in group[0].check.codes else "GC201", group, lambda part: describe(scene, part))
+    for group in alike(scene.unexplained(Verdict.MISMATCH), lambda e: (scan_alone(scene, e), is_zero(e))):
+        yield Claim("GC208" if scan_alone(scene, group[0]) else "GC201", group, lambda part: describe(scene, part))
+
+
+def scan_alone(scene: Scene, evidence: Evidence) -> bool:
+    """Whether it is the loop operator that differentiates wrongly, and not one of the ops in it."""
+    is_scan = scene.lab.catalog[evidence.check.backend][1] == "scan"
+    return "GC208" in evidence.check.codes or (is_scan and composed_error(scene, evidence) is not None)
 
 
 def is_zero(evidence: Evidence) -> bool:
@@ -25,9 +34,17 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     others = scene.passing(shown)
     zero = all(is_zero(e) for e in checks)
     because = "the cause is not established; "
-    if "GC208" in shown.check.codes:
-        because += "the unrolled gradient of the same framework is right, so likely the scan's own reverse rule is not"
-        title = "the scan's gradient is wrong, the unrolled one is right"
+    composed = composed_error(scene, shown)
+    proof = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
+    if scan_alone(scene, shown):
+        title = "the scan's gradient is wrong, that of its steps one by one is right"
+        if shown.unrolled_passes:
+            because += (
+                "the unrolled gradient of the same framework is right, so likely the scan's own reverse rule is not"
+            )
+        if composed is not None:
+            because = ""
+            proof += f"; composed one by one from the ops' own rules the gradient agrees with the differences, to {composed:.0e}"
     elif zero:
         because += "the gradient is 0 exactly though the objective moves: likely a stop_gradient or a cast on the way"
         title = "the gradient is zero though the objective moves"
@@ -43,19 +60,20 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         )
         title = "the gradient is wrong"
     ops, line = seen_op_by_op(scene, shown)
-    because += f"; {ops}" if ops else ""
-    examined = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
+    because = "; ".join(part for part in (because, ops) if part)
     return finding(
-        "GC208" if "GC208" in shown.check.codes else "GC201",
+        "GC208" if scan_alone(scene, shown) else "GC201",
         checks,
         title,
         numbers=numbers(shown),
         because=because,
-        proof=examined,
-        help="take the model apart: the same gradient of one part alone, until a part is wrong"
+        proof=proof,
+        help="unroll the loop, or run a fixed number of steps and mask those after the end; and report it to the framework"
+        if composed is not None and scan_alone(scene, shown)
+        else "take the model apart: the same gradient of one part alone, until a part is wrong"
         if scene.case.native
         else "run the step for one time step (steps: 1): if the gradient is still wrong, a reverse rule in the step is",
-        whose="the backend" if others else "the step, or a function that it calls",
+        whose="the backend" if others or scan_alone(scene, shown) else "the step, or a function that it calls",
         blame=line or step_blame(scene.case),
     )
 

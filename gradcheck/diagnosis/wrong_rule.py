@@ -8,12 +8,13 @@ forward is a surrogate (GC703).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from gradcheck.diagnosis.blame import Inspection, Look, called, inspected
 from gradcheck.diagnosis.counterfactual import gradient_of, remaining_error
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, unique, worst
+from gradcheck.diagnosis.scene import Claim, Scene, by, finding, numbers, step_blame, unique, worst
+from gradcheck.diagnosis.stopped import accept
 from gradcheck.evidence import Evidence
 from gradcheck.model import Blame, Finding, Severity, Verdict
 
@@ -42,8 +43,8 @@ def wrong_rule(scene: Scene) -> Iterable[Claim]:
                 groups.setdefault(evidence.notes["culprit"].key, []).append(evidence)
     for checks in groups.values():
         if checks[0].notes["culprit"].look.flat:
-            for evidence in checks:  # meant, and so not a mismatch: the observed code goes with the verdict
-                evidence.check = replace(evidence.check, verdict=Verdict.PASS, codes=("GC703",), detection_limit=None)
+            for evidence in checks:
+                accept(evidence)
             yield Claim("GC703", checks, partial(surrogate_finding, scene))
         elif not share_fingerprint(checks):  # the fingerprints' rule says it with the factor, and this line
             yield Claim("GC206", checks, partial(rule_finding, scene))
@@ -82,18 +83,19 @@ def rule_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     look, others = culprit.look, other_wrong(culprit)
     node = look.node
     own = node.kind == "custom"
+    inside = f"; {look.inside}" if look.inside else ""
     return finding(
         "GC206",
         checks,
         f"the reverse rule of {node.op} is wrong",
         numbers=numbers(shown),
-        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}",
+        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}{inside}",
         proof=proof(culprit),
         help="correct the rule; if the forward is made of ops that have rules, delete the custom one" if own else "write it "
         "with other ops, or report it to the framework",
         note="; ".join(n for n in (others, cleared(culprit)) if n),
         whose=f"the reverse rule of {node.op}" if own else "the framework's rule of the op",
-        blame=node.blame,
+        blame=node.blame or step_blame(scene.case),
     )  # fmt: skip
 
 

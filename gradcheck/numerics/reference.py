@@ -82,6 +82,18 @@ def noise_level(offsets: Floats, values: Floats, base: Floats, eps: float) -> Fl
     return np.asarray(np.maximum(np.min(residuals, axis=0), floor))
 
 
+def in_two_groups(values: Floats) -> NDArray[np.bool_]:
+    """Whether values at points this close together fall in two groups: a jump goes through the point, and is no noise.
+
+    values: float64[n, objectives]; bool[objectives]. Within a group they differ by a thousandth of the gap at most.
+    """
+    with np.errstate(invalid="ignore"):
+        ordered = np.sort(values, axis=0)
+        gaps = np.diff(ordered, axis=0)
+        widest = gaps.max(0)
+        return np.asarray((widest > 0) & (ordered[-1] - ordered[0] - widest <= 1e-3 * widest))
+
+
 def extrapolate(base: Floats, values: Floats, h: float, sigma: Floats) -> Estimate:
     """The estimate from values float64[4, objectives] at the LADDER's steps. Non-finite values give a non-finite bound."""
     with np.errstate(all="ignore"):

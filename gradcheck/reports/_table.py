@@ -56,7 +56,9 @@ def cell(check: Check | None, tight: bool, verbose: int) -> Span:
     if check is None:
         return "-", "dim"
     text = (TIGHT_WORDS if tight else WORDS)[check.verdict]
-    if check.max_rel_error is not None and check.verdict in (Verdict.PASS, Verdict.MISMATCH):
+    if check.codes == ("GC703",):  # the error is that of another gradient than the one that is meant
+        text += " surrog." if tight else " surrogate"
+    elif check.max_rel_error is not None and check.verdict in (Verdict.PASS, Verdict.MISMATCH):
         text += " " + short(check.max_rel_error, tight, digits=int(check.failing))
     if verbose and check.verdict is Verdict.PASS and check.detection_limit is not None:
         text += f", sees {short(check.detection_limit)}"

@@ -197,7 +197,11 @@ def _names(names: tuple[str, ...], verbose: int) -> str:
 def _blame(blame: Blame, width: int, verbose: int) -> Iterator[Line]:
     place = ":".join(str(part) for part in (blame.file, blame.line or None, blame.column) if part is not None)
     op = f"  ({blame.op})" if blame.op and (verbose or not blame.text) else ""
-    yield from hang(f"{INDENT}{place}  ", (blame.text.strip() + op).strip(), width, "cyan")
+    text = (blame.text.strip() + op).strip()
+    beside = cells(INDENT + place) + 2 + cells(text) <= width
+    yield from hang(f"{INDENT}{place}  ", text if beside else "", width, "cyan")
+    if not beside:  # code reads badly in a narrow column
+        yield from hang(f"{INDENT}  ", text, width)
 
 
 def _backends(report: Report, width: int) -> Iterator[Line]:

@@ -1,0 +1,145 @@
+"""A traced program, read and rewritten: with other random draws, and which of its draws every step of a loop shares.
+
+Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from .tape import CALLS, CUSTOM, DRAWS, apply
+
+BY_KEY = ("random_bits", "random_gamma")  # draws that a key decides, their first operand
+TOGETHER = 64  # draws that are evaluated at a time
+
+
+def redrawn(function, inputs):
+    """A function of inputs and seeds: what `function(inputs)` returns under other draws, one row for each seed.
+
+    None if it draws nothing that a key decides. Every key has the seed folded in where it is used: what was drawn from one key
+    still is.
+    """
+    closed = jax.make_jaxpr(function)(inputs)
+    if not sum(count(closed.jaxpr, name) for name in BY_KEY):
+        return None
+
+    def other(name, equation, values, seed):
+        if name not in BY_KEY:
+            return None
+        keys = values[0].reshape(-1)
+        folded = jax.vmap(lambda key: jax.random.fold_in(key, seed))(keys).reshape(values[0].shape)
+        return apply(equation, [folded, *values[1:]])
+
+    def once(moved, seed):
+        rule = functools.partial(other, seed=seed)
+        return run(closed.jaxpr, closed.consts, jax.tree_util.tree_leaves(moved), rule)
+
+    return jax.jit(lambda moved, seeds: jax.lax.map(lambda seed: once(moved, seed), seeds, batch_size=TOGETHER))
+
+
+def run(jaxpr, constants, inputs, rule):
+    """Evaluate a jaxpr; rule(name, equation, values, ...) returns an op's results, or None where they stay what they are."""
+    known = dict(zip(jaxpr.constvars, constants))
+    known.update(zip(jaxpr.invars, inputs))
+
+    def read(atom):
+        return atom.val if hasattr(atom, "val") else known[atom]
+
+    for equation in jaxpr.eqns:
+        known.update(zip(equation.outvars, results(equation, [read(a) for a in equation.invars], rule)))
+    return [read(a) for a in jaxpr.outvars]
+
+
+def results(equation, values, rule):
+    """What one equation gives, entered where it has a program inside."""
+    name, params = equation.primitive.name, equation.params
+    if name in CALLS or name in CUSTOM:
+        inner = params[CALLS[name]] if name in CALLS else params.get("call_jaxpr") or params["fun_jaxpr"]
+        return run(*parts(inner), values, rule)
+    if name == "scan":
+        return scanned(params, values, rule)
+    if name == "while":
+        test, body = params["cond_jaxpr"], params["body_jaxpr"]
+        first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        return jax.lax.while_loop(
+            lambda carry: run(*parts(test), [*values[:first], *carry], rule)[0],
+            lambda carry: run(*parts(body), [*values[first:last], *carry], rule),
+            list(values[last:]),
+        )
+    if name == "cond":
+        branches = [lambda *given, inner=inner: run(*parts(inner), given, rule) for inner in params["branches"]]
+        return jax.lax.switch(values[0], branches, *values[1:])
+    replaced = rule(name, equation, values)
+    return apply(equation, values) if replaced is None else replaced
+
+
+def scanned(params, values, rule):
+    first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+    count_carry = params["num_carry"]
+
+    def body(carry, rows):
+        found = run(*parts(params["jaxpr"]), [*values[:first], *carry, *rows], rule)
+        return found[:count_carry], found[count_carry:]
+
+    carry, stacked = jax.lax.scan(
+        body, list(values[first:last]), list(values[last:]), length=params["length"], reverse=params["reverse"]
+    )
+    return [*carry, *stacked]
+
+
+def parts(inner):
+    """(jaxpr, constants) of a program inside an equation, closed or not."""
+    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+
+
+def inside(equation):
+    """The programs inside an equation."""
+    for value in equation.params.values():
+        for inner in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield parts(inner)[0]
+
+
+def count(jaxpr, name):
+    """How many equations of that name a program holds, those inside others included."""
+    return sum(
+        (equation.primitive.name == name) + sum(count(inner, name) for inner in inside(equation))
+        for equation in jaxpr.eqns
+    )
+
+
+def shares_draws(jaxpr, varying=None):
+    """Whether a scan in the program has a draw in its step that is the same at every step: it depends on nothing that changes.
+
+    varying: for the body of a scan, whether each of its inputs changes from step to step; None outside.
+    """
+    changes = dict(zip(jaxpr.invars, varying)) if varying is not None else {}
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        given = [changes.get(a, False) if not hasattr(a, "val") else False for a in equation.invars]
+        if name in DRAWS and name != "rng_uniform" and varying is not None and not any(given):
+            return True
+        if name == "scan":
+            body, constants = parts(equation.params["jaxpr"])[0], equation.params["num_consts"]
+            repeats = equation.params["length"] > 1
+            within = [k >= constants for k in range(len(equation.invars))] if repeats else given
+            if shares_draws(body, within if repeats else varying and within):
+                return True
+        else:
+            for inner in inside(equation):
+                same = len(inner.invars) == len(given)
+                if shares_draws(
+                    inner, (given if same else [True] * len(inner.invars)) if varying is not None else None
+                ):
+                    return True
+        if varying is not None:
+            changes.update((v, any(given)) for v in equation.outvars)
+    return False
+
+
+def gradient_draws_again(function, inputs, name):
+    """How many more equations of that name the gradient's program holds than the function's own."""
+    total = functools.partial(lambda f, moved: jnp.sum(jnp.stack(f(moved))), function)
+    forward, reverse = jax.make_jaxpr(total)(inputs), jax.make_jaxpr(jax.grad(total))(inputs)
+    return count(reverse.jaxpr, name) - count(forward.jaxpr, name)
