@@ -112,7 +112,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed, frozen, redrawn, explain_draws."""
+        """Whether the backend offers an optional operation: nodes, births, composed, discrepancies, frozen, ..."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,6 +176,11 @@ class Session:
     def births(self) -> list[dict[str, Any]]:
         """Ops and steps where what is finite becomes what is not."""
         found: list[dict[str, Any]] = self._call("births")["births"]
+        return found
+
+    def discrepancies(self) -> list[dict[str, Any]]:
+        """What the reverse pass has not as the forward pass had it (see backends/README.md)."""
+        found: list[dict[str, Any]] = self._call("discrepancies")["discrepancies"]
         return found
 
     def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:

@@ -121,6 +121,10 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
+    def discrepancies(self, handle):
+        """What the reverse pass has not as the forward pass had it: dicts kind, node, by, objective."""
+        return {"discrepancies": self.models[handle].discrepancies()}
+
     def frozen(self, handle, points):
         """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
         model = self.models[handle]
@@ -176,7 +180,7 @@ def shaped(task, point):
 def offers(model):
     """Which optional operations a model has."""
     return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn")
+        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "discrepancies")
     }
 
 

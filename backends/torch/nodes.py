@@ -16,7 +16,7 @@ from gradcheck_worker import directions
 
 from . import opened, passes, reverse, tape
 
-SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined")
+SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches")
 
 
 class Inspected:
@@ -43,16 +43,18 @@ class Inspected:
         if not stops:
             return
         modes = opened.Opened(found.places, True, (), stops)
-        reached = set()
+        reached = {}
         try:
             for names in self.runs:
                 with self.forward(names, tape.applications(modes.applied), modes) as (values, _):
-                    graph = set(reverse.graph_of(values.values()))
-                    reached |= {key for key, node in modes.passed if node in graph}
+                    for name, value in values.items():
+                        graph = set(reverse.graph_of([value]))
+                        reached[name] = {key for key, node in modes.passed if node in graph}
         except Exception:  # not every cut can be opened: then none is left out
             return
         for key, node in stops.items():
-            node["active"] = key in reached
+            node["reaches"] = [name for name in reached if key in reached[name]]
+            node["active"] = bool(node["reaches"])
 
     def watched(self, recorder, names, *watching):
         """One forward under a recorder."""
@@ -72,7 +74,7 @@ class Inspected:
             if event.node not in tried and event.moving and node["kind"] in ("op", "custom"):
                 tried.add(event.node)
                 node["why"] = why_no_rule(event)
-        return [{key: node[key] for key in SHOWN} for node in self.tape.nodes]
+        return [{key: node[key] for key in SHOWN if key in node} for node in self.tape.nodes]
 
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""

@@ -31,8 +31,6 @@ WHY = {
         "meant, as a target that is not trained is",
     ),
 }
-BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
-
 
 def stopped(scene: Scene) -> Iterable[Claim]:
     """Blocked and surrogate gradients, each over all backends that show it."""
@@ -147,11 +145,13 @@ def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evi
     return finding(
         "GC205",
         checks,
-        BLOCKED_WHOLLY if wholly else "part of the gradient is blocked by stop_gradient",
+        f"no gradient arrives because {stop_name(shown)} blocks every path"
+        if wholly
+        else f"part of the gradient is blocked by {stop_name(shown)}",
         numbers=numbers(shown),
         because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way",
-        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}",
-        help="remove the stop_gradient, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
+        proof=f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
+        help=f"remove the {stop_name(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
         else "",
@@ -172,7 +172,7 @@ def surrogate_finding(scene: Scene, proven: dict[str, Agreement], checks: list[E
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective does not move for small steps; {places(scene.case, shown)} lets another gradient through instead",
-        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}: it is zero then",
+        proof=f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}: it is zero then",
         note="meant, as a straight-through estimator is: a difference of the forward cannot confirm it",
         whose="the step",
         blame=stop_blame(scene.case, shown),
@@ -189,7 +189,7 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
     return finding(
         "GC703",
         checks,
-        "the gradient is a surrogate: it leaves out what stop_gradient holds fixed",
+        f"the gradient is a surrogate: it leaves out what {stop_name(shown)} holds fixed",
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective moves through {places(scene.case, shown)}, too; {observed}",
@@ -227,4 +227,11 @@ def places(case: Case, evidence: Evidence) -> str:
         else stop_lines(case)
     )
     shown = ", ".join(map(str, lines))
-    return f"the stop_gradients of lines {shown}" if len(lines) > 1 else f"the stop_gradient of line {shown}"
+    name = stop_name(evidence)
+    return f"the {name}{'s' * (name[-1] != '`')} of lines {shown}" if len(lines) > 1 else f"the {name} of line {shown}"
+
+
+def stop_name(evidence: Evidence) -> str:
+    """What stops, as users call it; quoted where it is no word of this page."""
+    ops = unique(n.op for n in evidence.notes.get("stops", ()))
+    return "/".join(op if op == "stop_gradient" else f"`{op}`" for op in ops) or "stop_gradient"
