@@ -175,16 +175,15 @@ class Recorder(TorchFunctionMode):
         if not file and kind != "op":  # the tool's own looking at values
             return
         if key not in self.numbers:
-            shown = within if kind == "stop" and within else f"{name} (in {within})" if within not in ("", name) else name
-            if kind == "stop" and not event.grad_enabled and not within:
-                shown = f"{name} (under no_grad)"
             self.numbers[key] = len(self.nodes)
             self.nodes.append(
-                {"op": shown, "file": file, "line": line, "column": column, "steps": 0, "kind": kind, "why": "",
-                 "active": False, "defined": defined, "key": key}
+                {"file": file, "line": line, "column": column, "steps": 0, "kind": "", "why": "", "active": False,
+                 "defined": defined, "key": key}
             )  # fmt: skip
         event.node = self.numbers[key]
         node = self.nodes[event.node]
+        if not node["kind"] or (active and node["kind"] not in (kind, "stop")):  # what cuts at any step is a stop, though nothing arrives at the first
+            node["kind"], node["op"] = kind, shown_as(name, kind, within, event.grad_enabled)
         node["active"] |= active
         event.step = self.counts.get(event.node, 0)
         self.counts[event.node] = event.step + 1
@@ -231,6 +230,15 @@ class Recorder(TorchFunctionMode):
                 continue
             self.graph[node] = event
             waiting.extend(after for after, _ in node.next_functions if after is not None)
+
+
+def shown_as(name, kind, within, grad_enabled):
+    """An op as it is told. within: the function of the library that the user called; a stop goes by its name."""
+    if kind == "stop" and within:
+        return within
+    if kind == "stop" and not grad_enabled:
+        return f"{name} (under no_grad)"
+    return f"{name} (in {within})" if within not in ("", name) else name
 
 
 def reads_no_values(name):
