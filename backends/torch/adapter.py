@@ -8,9 +8,10 @@ import os
 
 import numpy as np
 import torch
+from gradcheck_worker.problem import StepError
 from torch.autograd import forward_ad
 
-from . import nodes, passes, xp
+from . import nodes, passes, scan, xp
 
 
 def start(settings):
@@ -21,7 +22,7 @@ def start(settings):
 
 
 def prepare(problem):
-    return Model(problem)
+    return Model(problem) if problem.rollout == "unroll" else Scanned(problem)
 
 
 def prepare_native(problem):
@@ -31,11 +32,11 @@ def prepare_native(problem):
 
 
 def prepare_second(problem):
-    return SecondOrder(problem)
+    return SecondOrder(problem) if problem.rollout == "unroll" else SecondOrderScan(problem)
 
 
-class Rollout:
-    """One case under one rollout. Every evaluation seeds torch's own generator, from which both rollouts draw step by step."""
+class Unrolled:
+    """One case, unrolled. Every evaluation seeds torch's own generator, from which both rollouts draw step by step."""
 
     def __init__(self, problem):
         self.problem = problem
@@ -129,8 +130,26 @@ class Rollout:
         return {n["name"]: np.stack([row[n["name"]].numpy() for row in rows]) for n in self.problem.in_step}
 
 
-class Model(Rollout, nodes.Inspected):
-    """One case: its objectives."""
+class Scanned(Unrolled):
+    """The same step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
+
+    def __init__(self, problem):
+        if scan.unavailable():
+            raise StepError(scan.unavailable())
+        super().__init__(problem)
+
+    def history(self, tensors):
+        fixed, carries, sequences = self.split(tensors)
+
+        def body(before, row, kept):
+            after, outputs = self.one_step(kept, before, row)
+            return after, {**after, **outputs}
+
+        return scan.operated(body, carries, sequences, fixed, self.problem.steps)[1]
+
+
+class Model(Unrolled, nodes.Inspected):
+    """One case, unrolled: its objectives."""
 
     @property
     def runs(self):
@@ -152,7 +171,7 @@ class Model(Rollout, nodes.Inspected):
             yield {name: found[name] for name in names}, {name: tensors[name] for name in self.problem.wrt}
 
 
-class SecondOrder(Rollout):
+class Contracted:
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
 
     def listed(self, tensors):
@@ -171,3 +190,11 @@ class SecondOrder(Rollout):
         terms = [taken * w[name] for name, taken in zip(names, found) if taken is not None]
         nothing = torch.zeros((), dtype=value.dtype)
         return sum(map(torch.sum, terms), nothing), sum((torch.sum(torch.abs(t)) for t in terms), nothing)
+
+
+class SecondOrder(Contracted, Unrolled):
+    """Unrolled."""
+
+
+class SecondOrderScan(Contracted, Scanned):
+    """Under the scan operator, whose reverse rule is a scan that is differentiated again."""

@@ -29,10 +29,23 @@ def prepare(problem):
     if "step" not in built and problem.rollout == "scan":
         problem.one_rollout = "a `loss` runs its own loop, if it has one: it is checked as it is, on torch-unroll"
         return None
-    return Model(problem, built, default)
+    if problem.rollout == "unroll":
+        return Model(problem, built, default)
+    try:
+        problem.one_rollout = scan.unavailable()
+        return None if problem.one_rollout else Scanned(problem, built, default)
+    except StepError:
+        raise
+    except Exception as error:  # what the operator cannot run is checked unrolled, where an error of the step's own is told
+        problem.one_rollout = f"torch's scan operator cannot run this step: {type(error).__name__}: {first_line(error)}"
+        return None
 
 
-class Model(nodes.Inspected):
+def first_line(error):
+    return next((line for line in str(error).splitlines() if line.strip()), "")
+
+
+class Native:
     """One native model: its objectives, evaluated from the same random state, with its own tensors moved in place."""
 
     def __init__(self, problem, built, default):
@@ -111,8 +124,6 @@ class Model(nodes.Inspected):
     def rolled_out(self):
         """(final carry, stacked outputs) of all steps."""
         step, length = self.built["step"], self.problem.steps
-        if self.problem.rollout == "scan":
-            return scan.scanned(lambda carry, x: step(self.params, carry, x), self.carry, self.inputs, length)
         carry, rows = self.carry, []
         for t in range(length):
             result = step(self.params, carry, trees.mapped(lambda leaf, t=t: leaf[t], self.inputs))
@@ -151,25 +162,6 @@ class Model(nodes.Inspected):
         flat = directions.expand(int.from_bytes(digest, "big"), 0, leaf.numel())
         product = leaf * torch.from_numpy(flat).reshape(leaf.shape).to(leaf)
         return product.sum(), product.abs().sum()
-
-    @property
-    def runs(self):
-        names = [o["name"] for o in self.problem.objectives]
-        return [[name] for name in names] if self.alone else [names]
-
-    def settings(self):
-        return state.seeded(self.problem.seed, self.default)
-
-    @contextlib.contextmanager
-    def forward(self, names, *watching):
-        """({objective: scalar}, {parameter: leaf}), evaluated under the contexts `watching`."""
-        with self.evaluation(moving=self.moving):
-            with contextlib.ExitStack() as stack:
-                for context in watching:
-                    stack.enter_context(context)
-                functions = self.objectives()
-                values = {name: functions[name]()[0] for name in names}
-            yield values, {name: self.tensors[name] for name in self.problem.wrt}
 
     # -- what the core asks --------------------------------------------------------------------------------------------
 
@@ -216,6 +208,37 @@ class Model(nodes.Inspected):
                         tensor.copy_(forward_ad.make_dual(tensor.detach().clone(), along))
                 found.append(passes.tangent_of(self.objectives()[objective["name"]]()[0]))
         return found
+
+
+class Scanned(Native):
+    """A step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
+
+    def rolled_out(self):
+        step = self.built["step"]
+        return scan.scanned(lambda carry, x: step(self.params, carry, x), self.carry, self.inputs, self.problem.steps)
+
+
+class Model(Native, nodes.Inspected):
+    """A model as it is written: a loss, or a step in a Python loop."""
+
+    @property
+    def runs(self):
+        names = [o["name"] for o in self.problem.objectives]
+        return [[name] for name in names] if self.alone else [names]
+
+    def settings(self):
+        return state.seeded(self.problem.seed, self.default)
+
+    @contextlib.contextmanager
+    def forward(self, names, *watching):
+        """({objective: scalar}, {parameter: leaf}), evaluated under the contexts `watching`."""
+        with self.evaluation(moving=self.moving):
+            with contextlib.ExitStack() as stack:
+                for context in watching:
+                    stack.enter_context(context)
+                functions = self.objectives()
+                values = {name: functions[name]()[0] for name in names}
+            yield values, {name: self.tensors[name] for name in self.problem.wrt}
 
 
 def of_loss(value):

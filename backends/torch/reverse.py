@@ -139,7 +139,7 @@ def mended(value):
 class Kept:
     """What the forward pass had, kept for the reverse pass: saved values as they were, and the states that draws were made from.
 
-    saved: (event, the saved tensor, a copy of it); redrawn: (event of the forward pass, whether it is drawn again from the same state).
+    saved: (event, the saved tensor, a copy of it); redrawn: (event of the forward pass, whether it is drawn from the same state).
     """
 
     def __init__(self, recorder):

@@ -182,7 +182,8 @@ class Recorder(TorchFunctionMode):
             )  # fmt: skip
         event.node = self.numbers[key]
         node = self.nodes[event.node]
-        if not node["kind"] or (active and node["kind"] not in (kind, "stop")):  # what cuts at any step is a stop, though nothing arrives at the first
+        # what cuts at any step is a stop, though nothing arrives at the first
+        if not node["kind"] or (active and node["kind"] not in (kind, "stop")):
             node["kind"], node["op"] = kind, shown_as(name, kind, within, event.grad_enabled)
         node["active"] |= active
         event.step = self.counts.get(event.node, 0)
