@@ -16,7 +16,9 @@ from . import nodes, passes, scan, xp
 
 def start(settings):
     """torch was imported with this module. Its default float is set for each evaluation."""
-    if "OMP_NUM_THREADS" not in os.environ:  # several workers run at once, and small ops that are shared out wait for a core
+    if (
+        "OMP_NUM_THREADS" not in os.environ
+    ):  # several workers run at once, and small ops that are shared out wait for a core
         torch.set_num_threads(1)
     return {"framework_version": str(torch.__version__)}
 
@@ -111,7 +113,9 @@ class Unrolled:
             tensors = self.taken(arrays, self.problem.wrt)
             values, _ = self.listed(tensors)
             return {
-                o["name"]: passes.pulled_back(value, {name: tensors[name] for name in o["wrt"]}, cotangent, retain_graph=True)
+                o["name"]: passes.pulled_back(
+                    value, {name: tensors[name] for name in o["wrt"]}, cotangent, retain_graph=True
+                )
                 for o, value in zip(self.problem.objectives, values)
             }
 
@@ -179,7 +183,9 @@ class Contracted:
         with torch.enable_grad():  # values are gradients, too
             for name in self.problem.wrt:
                 tensors[name].requires_grad_()
-            pairs = [self.product(v, o, tensors, w) for v, o in zip(super().listed(tensors)[0], self.problem.objectives)]
+            pairs = [
+                self.product(v, o, tensors, w) for v, o in zip(super().listed(tensors)[0], self.problem.objectives)
+            ]
         return [value for value, _ in pairs], [size for _, size in pairs]
 
     def product(self, value, objective, tensors, w):

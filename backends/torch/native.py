@@ -36,7 +36,9 @@ def prepare(problem):
         return None if problem.one_rollout else Scanned(problem, built, default)
     except StepError:
         raise
-    except Exception as error:  # what the operator cannot run is checked unrolled, where an error of the step's own is told
+    except (
+        Exception
+    ) as error:  # what the operator cannot run is checked unrolled, where an error of the step's own is told
         problem.one_rollout = f"torch's scan operator cannot run this step: {type(error).__name__}: {first_line(error)}"
         return None
 
@@ -82,12 +84,15 @@ class Native:
         arrays = {name: as_array(tensor) for name, tensor in self.tensors.items() if self.is_asked(tensor)}
         for name in selected(self.problem.wanted, arrays):
             if trees.dtype_name(self.tensors[name]) == "bfloat16":
-                raise StepError(f"parameter {name!r} is bfloat16: only float32 and float64 are checked; choose others by `wrt`")
-        with self.evaluation():
+                raise StepError(
+                    f"parameter {name!r} is bfloat16: only float32 and float64 are checked; choose others by `wrt`"
+                )
+        chosen = [n for n in selected(self.problem.wanted, arrays) if arrays[n].dtype.kind == "f"]
+        with self.evaluation(moving=chosen):
             losses = list(self.losses) or list(self.terms(*self.rolled_out()))
         self.problem.declare(arrays, {name: list(arrays) for name in losses})
         self.moving = {name: self.tensors[name] for name in self.problem.differentiable}
-        with self.evaluation():
+        with self.evaluation(moving=self.moving):
             found = [types.SimpleNamespace(shape=tuple(v.shape), dtype=trees.dtype_name(v)) for v in self.scalars()]
         self.problem.settle(found)
 
@@ -106,7 +111,9 @@ class Native:
     def objectives(self):
         """{name: a function without arguments that gives its scalar and the sum of its terms' sizes}; the loop is run once."""
         if "step" not in self.built:
-            return {name: lambda loss=loss: of_loss(loss(self.params, *self.args)) for name, loss in self.losses.items()}
+            return {
+                name: lambda loss=loss: of_loss(loss(self.params, *self.args)) for name, loss in self.losses.items()
+            }
         carry, outputs = self.rolled_out()
         if self.losses:
             return {name: lambda loss=loss: of_loss(loss(carry, outputs)) for name, loss in self.losses.items()}

@@ -52,9 +52,10 @@ class Inspected:
                         reached[name] = {key for key, node in modes.passed if node in graph}
         except Exception:  # not every cut can be opened: then none is left out
             return
-        for key, node in stops.items():
-            node["reaches"] = [name for name in reached if key in reached[name]]
-            node["active"] = bool(node["reaches"])
+        known = {key for key, _ in modes.passed}
+        for key in known:  # the others cannot be opened
+            stops[key]["reaches"] = [name for name in reached if key in reached[name]]
+            stops[key]["active"] = bool(stops[key]["reaches"])
 
     def watched(self, recorder, names, *watching):
         """One forward under a recorder."""
@@ -122,7 +123,7 @@ class Inspected:
 
     def composed_one(self, name, open_stops, places, mend, accumulate=False):
         objective = next(o for o in self.problem.objectives if o["name"] == name)
-        recorder = self.recorder(values=False)
+        recorder = self.recorder()
         modes = opened.Opened(recorder.places, open_stops, places)
         kept = reverse.Kept(recorder)
         with contextlib.ExitStack() as stack:
@@ -133,7 +134,7 @@ class Inspected:
             values, inputs = stack.enter_context(forward)
             if mend:
                 reverse.mended(values[name])
-            stack.enter_context(kept.redrawing())
+            stack.enter_context(kept.redrawing(values[name]))
             return passes.watched(values[name], {n: inputs[n] for n in objective["wrt"]}, 1.0, accumulate)
 
     def discrepancies(self):
@@ -150,12 +151,11 @@ class Inspected:
                         found.setdefault((kind, node), {"kind": kind, "node": node, "by": writer, "objective": name})
         return list(found.values())
 
-
     def listened(self, name, accumulate=False):
         """(recorder of a forward pass, what its reverse pass had)."""
-        recorder = self.recorder(values=False)
+        recorder = self.recorder()
         kept = reverse.Kept(recorder)
-        with self.watched(recorder, [name], kept.hooks()) as (values, inputs), kept.listening():
+        with self.watched(recorder, [name], kept.hooks()) as (values, inputs), kept.listening(values[name]):
             answers = passes.watched(values[name], inputs, 1.0, accumulate)
         return self.listened(name, True) if passes.needs_backward(answers) and not accumulate else (recorder, kept)
 

@@ -55,14 +55,14 @@ def needs_backward(answers):
 def taken(value, inputs, cotangent, reverse):
     """What a reverse pass gives for each input, or why it gives nothing."""
     if not value.requires_grad:
-        return dict.fromkeys(inputs, ("disconnected", "the objective does not require grad: nothing leads back from it"))
+        return dict.fromkeys(
+            inputs, ("disconnected", "the objective does not require grad: nothing leads back from it")
+        )
     try:
         found = reverse(torch.full_like(value, cotangent))
     except Exception as error:  # whatever a rule of the user's raises, or torch about the lack of one
         return dict.fromkeys(inputs, refusal(error))
-    return {
-        name: told(name, gradient, tensor) for (name, tensor), gradient in zip(inputs.items(), found)
-    }
+    return {name: told(name, gradient, tensor) for (name, tensor), gradient in zip(inputs.items(), found)}
 
 
 def told(name, gradient, tensor):

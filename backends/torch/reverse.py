@@ -3,6 +3,7 @@
 Runs inside the interpreter of the torch backend: Python >= 3.9, torch.
 """
 
+import contextlib
 import types
 
 import torch
@@ -11,6 +12,15 @@ from torch.overrides import TorchFunctionMode
 from . import tape
 
 SELECTS = ("Where", "Maximum", "Minimum", "Clamp", "MaskedFill", "Relu", "Threshold", "IndexPut", "MaskedScatter")
+PARTS = (
+    "Index",
+    "MaskedSelect",
+    "Gather",
+    "Slice",
+    "Select",
+    "Take",
+    "Narrow",
+)  # take some entries, and leave out the others
 SELECTS_TRIED = 8
 
 
@@ -49,7 +59,7 @@ class Watched:
         for k, cotangent in enumerate(leaving):
             if cotangent is None or not cotangent.is_floating_point():
                 continue
-            if node.name().startswith(SELECTS):
+            if node.name().startswith(SELECTS + PARTS):
                 after[k] = self.other_side(node, given, cotangent)
             if all(bool(torch.isfinite(c).all()) for c in given) and not bool(torch.isfinite(cotangent).all()):
                 after[k] = self.born(node, given, cotangent)
@@ -58,9 +68,12 @@ class Watched:
     def other_side(self, node, arriving, leaving):
         """What a select hands to one side; with the leak, something also where the other side was taken."""
         same = [c for c in arriving if c.shape == leaving.shape]
-        if not same:
+        if node.name().startswith(PARTS) and not node.name().startswith(SELECTS):
+            left_out = (leaving == 0) & any(bool((c != 0).any()) for c in arriving)
+        elif same:
+            left_out = (leaving == 0) & (same[0] != 0)
+        else:
             return leaving
-        left_out = (leaving == 0) & (same[0] != 0)
         event = self.owners.get(node)
         if event is None or not bool(left_out.any()):
             return leaving
@@ -102,7 +115,9 @@ def births(value, recorder, number_of):
     plain = passed(value, recorder.graph)
     zeros = {id(b.node) for b in plain.births if b.zero}
     blamed = {}
-    for select in plain.selects[:SELECTS_TRIED] if zeros else ():  # something nonzero on its other side: does it arrive there?
+    for select in (
+        plain.selects[:SELECTS_TRIED] if zeros else ()
+    ):  # something nonzero on its other side: does it arrive there?
         for birth in passed(value, recorder.graph, leak=select).births:
             if id(birth.node) in zeros and not birth.zero:
                 blamed.setdefault(id(birth.node), select)
@@ -156,13 +171,44 @@ class Kept:
                 self.saved.append((self.recorder.current, tensor.detach(), copy))
         return copy
 
-    def redrawing(self):
-        """The reverse pass draws what the forward pass drew at the same place."""
-        return Redrawing(self, restore=True)
+    def redrawing(self, value):
+        """The reverse pass of a value draws what the forward pass drew at the same place."""
+        return self.reverse_pass(value, restore=True)
 
-    def listening(self):
-        """The reverse pass draws as it does, and is looked at."""
-        return Redrawing(self, restore=False)
+    def listening(self, value):
+        """The reverse pass of a value draws as it does, and is looked at."""
+        return self.reverse_pass(value, restore=False)
+
+    @contextlib.contextmanager
+    def reverse_pass(self, value, restore):
+        handles = []
+        for node in graph_of([value]) if value.requires_grad else ():
+            event = self.recorder.graph.get(node)
+            if event is not None and event.random is not None:
+                handles += self.around(node, event, restore)
+        try:
+            with Redrawing(self, restore):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def around(self, node, event, restore):
+        """Hooks before and after the reverse rule of an op that drew: rules of a user's own may draw again."""
+        states = []
+
+        def before(arriving):
+            states.append(torch.get_rng_state())
+            if restore:
+                torch.set_rng_state(event.random)
+
+        def after(leaving, arriving):
+            if restore:
+                torch.set_rng_state(states.pop())
+            elif not torch.equal(states[-1], torch.get_rng_state()):
+                self.redrawn.append((event, torch.equal(states.pop(), event.random)))
+
+        return [node.register_prehook(before), node.register_hook(after)]
 
     def discrepancies(self):
         """(kind, event, event that wrote or None): "overwritten" saved values and draws that were made "redrawn"."""
@@ -182,17 +228,20 @@ class Redrawing(TorchFunctionMode):
         super().__init__()
         self.kept, self.restore, self.done = kept, restore, set()
         recorder = kept.recorder
-        self.drawing = {}
+        self.drawing = []
         for event in recorder.events:
             if event.random is not None:
                 node = recorder.nodes[event.node]
-                self.drawing.setdefault((node["file"], node["line"], node["column"]), []).append(event)
+                self.drawing.append((event, (node["file"], node["line"], node["column"])))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         _, place, _ = self.kept.recorder.places.of_call(tape.name_of(func))
         name = tape.name_of(func)
-        waiting = [e for e in self.drawing.get(place, ()) if id(e) not in self.done and e.name == name]
+        like = [(e, there) for e, there in self.drawing if e.name == name and id(e) not in self.done]
+        waiting = [
+            e for e, there in like if there == place or not place[0]
+        ]  # no line of the user's: a module run again
         if not waiting:
             return func(*args, **kwargs)
         event = self.chosen(waiting, args)

@@ -20,10 +20,27 @@ from . import trees
 BYTES = 1 << 30  # what the inputs of all ops may take
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-TENSOR = os.path.join(TORCH, "_tensor.py")  # operators written in Python
-MODULES = os.path.join(TORCH, "nn", "modules", "module.py")  # how a module's call reaches its forward
+BETWEEN = {  # what stands between a call and the function that was called
+    os.path.join(TORCH, *parts)
+    for parts in (
+        ("_tensor.py",),
+        ("_compile.py",),
+        ("overrides.py",),
+        ("_dynamo", "eval_frame.py"),
+        ("nn", "modules", "module.py"),
+    )
+}
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
-WITHOUT_VALUES = ("_like", "new_zeros", "new_ones", "new_full", "new_empty", "size", "stride", "dim")  # read shapes alone
+WITHOUT_VALUES = (
+    "_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "size",
+    "stride",
+    "dim",
+)  # read shapes alone
 
 
 class TooLarge(Exception):
@@ -298,7 +315,9 @@ class Places:
         key: the same for all runs of one call in a loop, and different for calls by different ways.
         """
         frames, own, frame = [], False, sys._getframe(1)
-        while frame is not None and not (own and frame.f_code.co_filename.startswith(HERE)):  # who calls the user's code
+        while frame is not None and not (
+            own and frame.f_code.co_filename.startswith(HERE)
+        ):  # who calls the user's code
             if not (frame.f_code.co_filename.startswith(HERE) or frame.f_code in APPLY):
                 frames.append(frame)
                 own = own or not is_library(frame.f_code.co_filename)
@@ -313,7 +332,7 @@ class Places:
         others = [k for k, f in enumerate(frames) if not is_library(f.f_code.co_filename)]
         position = (own or others)[0]
         frame = frames[position]
-        inner = [f for f in frames[:position] if f.f_code.co_filename not in (MODULES, TENSOR)]
+        inner = [f for f in frames[:position] if f.f_code.co_filename not in BETWEEN]
         return (frame.f_code.co_filename, frame.f_lineno, column_of(frame)), called_in(inner[-1]) if inner else ""
 
 

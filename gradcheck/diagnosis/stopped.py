@@ -32,6 +32,7 @@ WHY = {
     ),
 }
 
+
 def stopped(scene: Scene) -> Iterable[Claim]:
     """Blocked and surrogate gradients, each over all backends that show it."""
     suspects = [e for e in scene.unexplained(Verdict.MISMATCH, Verdict.DISCONNECTED) if not e.check.dead]
