@@ -163,10 +163,10 @@ class Model(Unrolled, nodes.Inspected):
         return self.evaluation()
 
     @contextlib.contextmanager
-    def forward(self, names, *watching):
-        """({objective: scalar}, {input: leaf}), evaluated under the contexts `watching`."""
+    def forward(self, names, *watching, arrays=None):
+        """({objective: scalar}, {input: leaf}) at these inputs, or the case's own, evaluated under the contexts `watching`."""
         with self.evaluation():
-            tensors = self.taken(self.problem.arrays, self.problem.wrt)
+            tensors = self.taken(arrays or self.problem.arrays, self.problem.wrt)
             with contextlib.ExitStack() as stack:
                 for context in watching:
                     stack.enter_context(context)

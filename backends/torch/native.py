@@ -237,9 +237,9 @@ class Model(Native, nodes.Inspected):
         return state.seeded(self.problem.seed, self.default)
 
     @contextlib.contextmanager
-    def forward(self, names, *watching):
-        """({objective: scalar}, {parameter: leaf}), evaluated under the contexts `watching`."""
-        with self.evaluation(moving=self.moving):
+    def forward(self, names, *watching, arrays=None):
+        """({objective: scalar}, {parameter: leaf}) at these values, or the model's own, under the contexts `watching`."""
+        with self.evaluation(arrays, self.moving):
             with contextlib.ExitStack() as stack:
                 for context in watching:
                     stack.enter_context(context)

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from gradcheck_worker import directions
 
-from . import opened, passes, reverse, tape
+from . import opened, passes, reverse, state, tape
 
-SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches")
+SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches", "meant")
 
 
 class Inspected:
     """What lets a diagnosis look into a model (see backends/README.md)."""
 
-    def recorder(self, values=True):
-        return tape.Recorder(os.path.dirname(os.path.abspath(self.problem.step_file)), values)
+    def recorder(self, **changes):
+        return tape.Recorder(os.path.dirname(os.path.abspath(self.problem.step_file)), **changes)
 
     @functools.cached_property
     def tape(self):
@@ -57,9 +57,9 @@ class Inspected:
             stops[key]["reaches"] = [name for name in reached if key in reached[name]]
             stops[key]["active"] = bool(stops[key]["reaches"])
 
-    def watched(self, recorder, names, *watching):
+    def watched(self, recorder, names, *watching, arrays=None):
         """One forward under a recorder."""
-        return self.forward(names, *watching, tape.applications(recorder.applied), recorder)
+        return self.forward(names, *watching, tape.applications(recorder.applied), recorder, arrays=arrays)
 
     def fold(self, found):
         """Number the runs of a call by the time steps of the rollout, where it runs equally often in each."""
@@ -75,7 +75,32 @@ class Inspected:
             if event.node not in tried and event.moving and node["kind"] in ("op", "custom"):
                 tried.add(event.node)
                 node["why"] = why_no_rule(event)
+        for node in self.tape.nodes:
+            if node["kind"] == "stop":
+                node["meant"] = self.tape.past.meant(node)
         return [{key: node[key] for key in SHOWN if key in node} for node in self.tape.nodes]
+
+    def frozen(self, arrays):
+        """The objectives at these inputs, with what every cut returned at the case's own."""
+        recorder, found = self.recorder(values=False, held=self.tape.stopped), {}
+        for names in self.runs:
+            recorder.begin()
+            with self.watched(recorder, names, arrays=arrays) as (values, _):
+                found.update({name: float(value.detach()) for name, value in values.items()})
+        return [found[o["name"]] for o in self.problem.objectives]
+
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws; None if there are none."""
+        if all(event.random is None for event in self.tape.events):
+            return None
+        rows = []
+        for seed in seeds:
+            found = {}
+            for names in self.runs:
+                with self.forward(names, state.redrawing(seed), arrays=arrays) as (values, _):
+                    found.update({name: float(value.detach()) for name, value in values.items()})
+            rows.append([found[o["name"]] for o in self.problem.objectives])
+        return rows
 
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""

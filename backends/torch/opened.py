@@ -8,7 +8,7 @@ import types
 import torch
 from torch.overrides import TorchFunctionMode
 
-from . import tape
+from . import tape, trees
 
 
 class Opened(TorchFunctionMode):
@@ -28,7 +28,7 @@ class Opened(TorchFunctionMode):
         if self.watched:
             key = self.places.of_call(tape.name_of(func))[0]
             if key in self.watched:
-                self.passed += [(key, t.grad_fn) for t in tape.tensors_in(result) if t.grad_fn is not None]
+                self.passed += [(key, t.grad_fn) for t in trees.tensors_in(result) if t.grad_fn is not None]
         return result
 
     def applied(self, function, args):
@@ -93,7 +93,7 @@ def nested(tensor):
 def retensored(func, args, kwargs):
     """torch.tensor(values), torch.as_tensor(values), x.new_tensor(values): stacked."""
     values = args[1] if tape.name_of(func) == "new_tensor" else args[0] if args else kwargs.get("data")
-    if not any(t.requires_grad for t in tape.tensors_in(values)):
+    if not any(t.requires_grad for t in trees.tensors_in(values)):
         return None
     plain = func(*args, **kwargs)
     return (stacked(values).to(plain),)

@@ -9,7 +9,7 @@ import types
 import torch
 from torch.overrides import TorchFunctionMode
 
-from . import tape
+from . import tape, trees
 
 SELECTS = ("Where", "Maximum", "Minimum", "Clamp", "MaskedFill", "Relu", "Threshold", "IndexPut", "MaskedScatter")
 PARTS = (
@@ -253,6 +253,6 @@ class Redrawing(TorchFunctionMode):
     @staticmethod
     def chosen(waiting, args):
         """The one of the same inputs, or else the last: recomputation goes backwards."""
-        given = [t.detach() for t in tape.tensors_in(args)]
+        given = [t.detach() for t in trees.tensors_in(args)]
         same = [e for e in waiting if len(e.inputs) == len(given) and all(map(torch.equal, e.inputs, given))]
         return (same or waiting)[-1]

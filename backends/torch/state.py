@@ -12,6 +12,8 @@ import torch
 
 from . import trees
 
+REACH = 1_000_003  # between the seeds of one draw and another
+
 
 @contextlib.contextmanager
 def seeded(seed, default):
@@ -32,6 +34,20 @@ def seeded(seed, default):
         random.setstate(before[2])
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def redrawing(seed):
+    """Within `seeded`: other draws, also where a model seeds itself."""
+    plain = torch.manual_seed
+    torch.manual_seed = lambda own: plain((int(own) + REACH * (seed + 1)) % 2**63)
+    torch.manual_seed(torch.initial_seed())
+    np.random.seed(torch.initial_seed() % 2**32)
+    random.seed(torch.initial_seed())
+    try:
+        yield
+    finally:
+        torch.manual_seed = plain
 
 
 class State:

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from . import trees
+from . import lineage, trees
 
 BYTES = 1 << 30  # what the inputs of all ops may take
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-BETWEEN = {  # what stands between a call and the function that was called
-    os.path.join(TORCH, *parts)
-    for parts in (
-        ("_tensor.py",),
-        ("_compile.py",),
-        ("overrides.py",),
-        ("_dynamo", "eval_frame.py"),
-        ("nn", "modules", "module.py"),
-    )
-}
+PLUMBING = (
+    ("_tensor.py",),
+    ("_compile.py",),
+    ("overrides.py",),
+    ("_dynamo", "eval_frame.py"),
+    ("nn", "modules", "module.py"),
+)
+BETWEEN = {
+    os.path.join(TORCH, *parts) for parts in PLUMBING
+}  # what stands between a call and the function that was called
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 WITHOUT_VALUES = (
     "_like",
@@ -67,7 +67,7 @@ class Event:
         with drawn_from(self.random), torch.set_grad_enabled(True):
             returned = self.call(*args, **kwargs)
         written = [value for value, version in zip(own, before) if value._version != version]
-        found = {id(t): t for t in [*tensors_in(returned), *written]}
+        found = {id(t): t for t in [*trees.tensors_in(returned), *written]}
         return [t for t in found.values() if t.is_floating_point() and t.requires_grad]
 
 
@@ -115,10 +115,6 @@ def filled(tree, values):
     return tree
 
 
-def tensors_in(tree):
-    return [leaf for _, leaf in trees.leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
 def holds_numbers(tree):
     """Whether what a call returned are float values outside of any graph: a Python float, an array, a list of them."""
     return any(
@@ -128,15 +124,17 @@ def holds_numbers(tree):
 
 
 class Recorder(TorchFunctionMode):
-    """Records the calls made while it is active. folder: where the user's step is.
+    """Records the calls made while it is active. folder: where the user's step is. values: whether inputs are kept. held: what
+    cuts return instead, by `kept_as` (see `stopped`); None: what they do.
 
     nodes: dicts as backends/README.md has them, with `key`; graph: node of autograd's graph -> event; writes: (storage, event) of
-    what is written in place; current: the event under way.
+    what is written in place; current: the event under way; stopped: what cuts returned.
     """
 
-    def __init__(self, folder, values=True):
+    def __init__(self, folder, values=True, held=None):
         super().__init__()
-        self.places, self.values = Places(folder), values
+        self.places, self.values, self.held, self.stopped, self.run = Places(folder), values, held, {}, 0
+        self.past = lineage.Pasts()
         self.nodes, self.numbers, self.events = [], {}, []
         self.graph, self.writes, self.copies = {}, [], {}
         self.current, self.bytes, self.counts = None, 0, {}
@@ -170,17 +168,21 @@ class Recorder(TorchFunctionMode):
             self.current = outer
         drew = not torch.equal(state, torch.get_rng_state())
         written = [t for t, v in zip(found, versions) if not t.is_inference() and t._version != v]
-        results = [t for t in tensors_in(returned) if t.is_floating_point()]
+        results = [t for t in trees.tensors_in(returned) if t.is_floating_point()]
         results += [t for t in written if t.is_floating_point() and all(t is not r for r in results)]
         connected = [t for t in results if t.requires_grad and (not t.is_leaf or any(t is f for f in found))]
         cut = active and not connected and (results or holds_numbers(returned)) and not reads_no_values(name)
         if not (results or cut):
+            self.past.passed(name, found, returned, event.grad_enabled)
             return returned
         event.random = state if drew else None
         event.results = [t.detach() for t in results]
         self.enter(event, name, "stop" if cut else "draw" if drew and not active else kind, defined, bool(active))
         if event.node is None:
             return returned
+        if cut and not name.endswith("_"):
+            returned = self.cut(event, returned)
+        self.past.note(event, name, self.nodes[event.node], found, returned, bool(cut))
         for tensor in written:
             self.writes.append((tensor.untyped_storage().data_ptr(), event))
         self.note_graph(connected, event)
@@ -208,9 +210,15 @@ class Recorder(TorchFunctionMode):
         node["steps"] = max(node["steps"], event.step + 1)
         self.events.append(event)
 
+    def cut(self, event, returned):
+        """What a cut returns: remembered, or what it is held at."""
+        place = self.run, self.nodes[event.node]["key"], event.step
+        self.stopped[place] = trees.mapped(detached, returned)
+        return returned if self.held is None else self.held.get(place, returned)
+
     def begin(self):
         """A further run: its calls are counted from 0 again."""
-        self.counts = {}
+        self.counts, self.run = {}, self.run + 1
 
     def end(self, graph):
         """After a run: ops off the way to the objectives, whose graph this is, are not of interest."""
@@ -257,6 +265,10 @@ def shown_as(name, kind, within, grad_enabled):
     if kind == "stop" and not grad_enabled:
         return f"{name} (under no_grad)"
     return f"{name} (in {within})" if within not in ("", name) else name
+
+
+def detached(leaf):
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def reads_no_values(name):

@@ -80,6 +80,10 @@ def modules(tree):
     return [leaf for _, leaf in leaves(tree) if isinstance(leaf, torch.nn.Module)]
 
 
+def tensors_in(tree):
+    return [leaf for _, leaf in leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
 def dtype_name(value):
     """The name of a tensor's dtype; "" of what has none."""
     return namespace.dtype_name(getattr(value, "dtype", ""))

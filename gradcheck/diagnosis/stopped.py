@@ -51,7 +51,8 @@ def stopped(scene: Scene) -> Iterable[Claim]:
             proven[group[0].check.backend] = opened
         for evidence in opened.explained:
             evidence.notes["stops"] = stops_before(scene, evidence)
-        cut = [e for e in opened.explained if not is_flat(e)]
+        held = held_fixed(scene, [e for e in group if not any(e is known for known in opened.explained)])
+        cut = [e for e in [*opened.explained, *held] if not is_flat(e)]
         surrogate += [e for e in opened.explained if is_flat(e)]
         as_meant = meant(scene, cut)
         surrogate += as_meant
@@ -69,7 +70,7 @@ def stopped(scene: Scene) -> Iterable[Claim]:
 def cause(evidence: Evidence) -> object:
     """What tells one stop from another: the lines, where they are known, and why they are meant."""
     lines = tuple((n.file, n.line) for n in evidence.notes["stops"])
-    return lines, evidence.notes.get("meant", ("",))[0]
+    return lines, evidence.notes.get("meant", ("",))[0], "held" in evidence.notes
 
 
 def accept(evidence: Evidence) -> None:
@@ -92,6 +93,28 @@ def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
         return Agreement([], f"the counterfactual could not be run: {error.message}")
     opened = held_against(scene, group, gradients)
     return opened
+
+
+def held_fixed(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
+    """Those of one backend's checks whose gradient is that of the forward with what its stops return held fixed, where stops
+    cannot be opened: a number that was read off, say. How well: in notes["held"].
+    """
+    found = []
+    for evidence in checks:
+        evidence.notes["stops"] = stops_before(scene, evidence)
+    suspects = [
+        e for e in checks if e.notes["stops"] and e.estimate is not None and e.estimate.step > 0 and not is_flat(e)
+    ]
+    if suspects:
+        try:
+            with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
+                for evidence in suspects if session.can("frozen") else ():
+                    if (miss := frozen_miss(scene, session, evidence)) is not None:
+                        evidence.notes["held"] = miss
+                        found.append(evidence)
+        except BackendError:
+            pass
+    return found
 
 
 def meant(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
@@ -123,14 +146,15 @@ def stops_before(scene: Scene, evidence: Evidence) -> list[Node]:
 def frozen_miss(scene: Scene, session: Session, evidence: Evidence) -> float | None:
     """Relative error of the gradient against differences with the stops' values held fixed; None if it does not agree."""
     name, scale, held = evidence.check.parameter, evidence.scale, evidence.comparison
-    assert held is not None
     assert evidence.estimate is not None
+    whole_slope = abs(float(evidence.estimate.value[evidence.objective_index]))
+    analytic, bound = (held.analytic, held.bound) if held else (0.0, FROZEN * whole_slope)  # none at all counts as 0
     h, move = evidence.estimate.step, {"key": probe_key(scene.case.seed, evidence.salt, name)}
     values = session.frozen([[(name, t * scale, move)] for t in (h, -h, h / 2, -h / 2)])[:, evidence.objective_index]
     whole, half = (values[0] - values[1]) / (2 * h), (values[2] - values[3]) / h
-    slope, size = (4 * half - whole) / 3, max(held.scale, abs(held.analytic))
-    miss = abs(slope - held.analytic)
-    return float(miss / size) if miss <= max(2 * held.bound, FROZEN * size) else None
+    slope, size = (4 * half - whole) / 3, max(held.scale, abs(analytic)) if held else whole_slope
+    miss = abs(slope - analytic)
+    return float(miss / (size or 1.0)) if miss <= max(2 * bound, FROZEN * size) else None
 
 
 def is_flat(evidence: Evidence) -> bool:
@@ -151,7 +175,10 @@ def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evi
         else f"part of the gradient is blocked by {stop_name(shown)}",
         numbers=numbers(shown),
         because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way",
-        proof=f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
+        proof=f"with what {stop_name(shown)} returns held fixed, on {backend}, differences of the forward agree with the gradient "
+        f"that is there, to {shown.notes['held']:.0e}"
+        if "held" in shown.notes
+        else f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
         help=f"remove the {stop_name(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
