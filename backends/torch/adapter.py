@@ -11,7 +11,7 @@ import torch
 from gradcheck_worker.problem import StepError
 from torch.autograd import forward_ad
 
-from . import nodes, passes, scan, xp
+from . import nodes, passes, scan, state, xp
 
 
 def start(settings):
@@ -49,14 +49,14 @@ class Unrolled:
     @contextlib.contextmanager
     def evaluation(self, grad=True):
         """Seeded draws and the case's default float, put back after."""
-        default, state = torch.get_default_dtype(), torch.get_rng_state()
+        default, random = torch.get_default_dtype(), torch.get_rng_state()
         torch.set_default_dtype(getattr(torch, self.problem.dtype))
-        torch.manual_seed(self.problem.draw_seed)
+        state.seed_torch(self.problem.draw_seed)
         try:
             with torch.set_grad_enabled(grad):
                 yield
         finally:
-            torch.set_rng_state(state)
+            torch.set_rng_state(random)
             torch.set_default_dtype(default)
 
     def taken(self, arrays, moving=()):
@@ -161,6 +161,16 @@ class Model(Unrolled, nodes.Inspected):
 
     def settings(self):
         return self.evaluation()
+
+    def under_draws(self, names, arrays, seeds):
+        """{objective: its values, one for each seed}, under other draws."""
+        rows = []
+        with self.evaluation(grad=False):
+            tensors = self.taken(arrays)
+            for seed in seeds:
+                with state.redrawing(seed):
+                    rows.append([float(value) for value in self.listed(tensors)[0]])
+        return {o["name"]: [row[k] for row in rows] for k, o in enumerate(self.problem.objectives)}
 
     @contextlib.contextmanager
     def forward(self, names, *watching, arrays=None):

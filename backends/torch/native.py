@@ -236,6 +236,17 @@ class Model(Native, nodes.Inspected):
     def settings(self):
         return state.seeded(self.problem.seed, self.default)
 
+    def under_draws(self, names, arrays, seeds):
+        """{objective: its values, one for each seed}, under other draws. What the model keeps is put back after all of them."""
+        found = {name: [] for name in names}
+        with self.evaluation(arrays, self.moving):
+            for seed in seeds:
+                with state.redrawing(seed):
+                    functions = self.objectives()
+                    for name in names:
+                        found[name].append(float(functions[name]()[0].detach()))
+        return found
+
     @contextlib.contextmanager
     def forward(self, names, *watching, arrays=None):
         """({objective: scalar}, {parameter: leaf}) at these values, or the model's own, under the contexts `watching`."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gradcheck_worker import directions
 
-from . import opened, passes, reverse, state, tape
+from . import opened, passes, reverse, tape
 
 SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches", "meant")
 
@@ -93,14 +93,9 @@ class Inspected:
         """[[objectives] for each seed] under other draws; None if there are none."""
         if all(event.random is None for event in self.tape.events):
             return None
-        rows = []
-        for seed in seeds:
-            found = {}
-            for names in self.runs:
-                with self.forward(names, state.redrawing(seed), arrays=arrays) as (values, _):
-                    found.update({name: float(value.detach()) for name, value in values.items()})
-            rows.append([found[o["name"]] for o in self.problem.objectives])
-        return rows
+        drawn = [self.under_draws(names, arrays, seeds) for names in self.runs]
+        found = {name: column for columns in drawn for name, column in columns.items()}
+        return np.stack([found[o["name"]] for o in self.problem.objectives], axis=1)
 
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""

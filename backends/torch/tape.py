@@ -334,7 +334,7 @@ class Places:
                 frames.append(frame)
                 own = own or not is_library(frame.f_code.co_filename)
             frame = frame.f_back
-        key = (name, *((f.f_code, f.f_lasti) for f in frames if own))
+        key = (name, *((f.f_code, position_of(f)) for f in frames if own))
         if key not in self.known:
             self.known[key] = self.looked_up(frames) if own else (("", 0, 0), "")
         return (key, *self.known[key])
@@ -348,14 +348,23 @@ class Places:
         return (frame.f_code.co_filename, frame.f_lineno, column_of(frame)), called_in(inner[-1]) if inner else ""
 
 
+@functools.cache
+def positions(code):
+    """(line, end, column, end) of every instruction; none before Python 3.11."""
+    return list(code.co_positions()) if hasattr(code, "co_positions") else []
+
+
+def position_of(frame):
+    """Where in the text the call under way is. An instruction's number alone changes as the interpreter specialises it."""
+    known = positions(frame.f_code)
+    return known[frame.f_lasti // 2] if known else frame.f_lasti
+
+
 def column_of(frame):
     """The column, from 1, of the call under way in a frame; 0 before Python 3.11."""
-    if not hasattr(frame.f_code, "co_positions"):
-        return 0
-    for number, (_, _, column, _) in enumerate(frame.f_code.co_positions()):
-        if number == frame.f_lasti // 2:
-            return 0 if column is None else column + 1
-    return 0
+    known = positions(frame.f_code)
+    column = known[frame.f_lasti // 2][2] if known else None
+    return 0 if column is None else column + 1
 
 
 def called_in(frame):
