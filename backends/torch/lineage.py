@@ -55,9 +55,11 @@ class Pasts:
         past = self.passed(name, inputs, returned, event.grad_enabled)
         if cut:
             key = node["key"]
-            node["stops"] = (*node.get("stops", ()), (past.behind, past.stepped))
+            inside = frozenset() if event.grad_enabled else past.fresh  # under no_grad: one stop, of several parts
+            node["stops"] = (*node.get("stops", ()), (past.behind - inside, past.stepped))
+            fresh = inside | {key}
             for tensor in trees.tensors_in(returned):
-                self.known[id(tensor)] = tensor, past._replace(behind=past.behind | {key}, fresh=frozenset([key]))
+                self.known[id(tensor)] = tensor, past._replace(behind=past.behind | {key}, fresh=fresh)
         if name in HELD_AGAINST and len(inputs) == 2:
             for k in (0, 1):
                 if inputs[1 - k].requires_grad:

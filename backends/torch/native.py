@@ -50,6 +50,8 @@ def first_line(error):
 class Native:
     """One native model: its objectives, evaluated from the same random state, with its own tensors moved in place."""
 
+    values_in_grad_mode = True  # as in training: a loss may differentiate on the way
+
     def __init__(self, problem, built, default):
         self.problem, self.built = problem, built
         self.default = torch.float64 if problem.widen else default
@@ -176,7 +178,8 @@ class Native:
         rows = [self.evaluated(arrays, o["name"]) for o in self.problem.objectives] if self.alone else None
         if rows is None:
             with self.evaluation(arrays, self.moving):
-                rows = [[float(part) for part in function()] for function in self.objectives().values()]
+                with torch.set_grad_enabled(self.values_in_grad_mode):
+                    rows = [[float(part.detach()) for part in function()] for function in self.objectives().values()]
         return [[value for value, _ in rows], [size for _, size in rows]]
 
     @property
@@ -220,9 +223,11 @@ class Native:
 class Scanned(Native):
     """A step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
 
+    values_in_grad_mode = False  # the operator would trace the step's derivative at each of them
+
     def rolled_out(self):
         step = self.built["step"]
-        return scan.scanned(lambda carry, x: step(self.params, carry, x), self.carry, self.inputs, self.problem.steps)
+        return scan.scanned(step, self.params, self.tensors, self.carry, self.inputs, self.problem.steps)
 
 
 class Model(Native, nodes.Inspected):

@@ -3,10 +3,11 @@
 Runs inside the interpreter of the torch backend: Python >= 3.9, torch.
 """
 
+import contextlib
 import importlib
-import warnings
 
 import torch
+from torch.nn.utils.stateless import _reparametrize_module
 
 from . import trees
 
@@ -50,19 +51,40 @@ def operated(body, carry, sequences, fixed, length):
     return dict(zip(carry, last)), dict(zip(names, stacked))
 
 
-def scanned(step, carry, inputs, length):
-    """(last carry, stacked outputs) of step(carry, row) -> (carry, output): trees of tensors, as a user would call it."""
-    rows = (torch.arange(length), inputs)
+def scanned(step, params, tensors, carry, inputs, length):
+    """(last carry, stacked outputs) of step(params, carry, row) -> (carry, output), all of them trees of tensors.
 
-    def body(before, row):
-        after, output = step(before, row[1])
-        return trees.mapped(copied, after), trees.mapped(copied, output)
+    tensors: name -> parameter, wherever it stands in `params`: the operator has to be given each. It refuses other tensors that a
+    step closes over, and a step that looks at values or writes in place.
+    """
+    outputs = []
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what its compiler does on the way
-        return module.scan(body, trees.mapped(torch.as_tensor, carry), trees.mapped(torch.as_tensor, rows))
+    def body(before, row, kept):
+        with substituted(params, tensors, kept) as own:
+            after, output = step(own, with_leaves(carry, before), with_leaves(inputs, row))
+        outputs[:] = [output]
+        return flat(after), flat(output)
+
+    last, stacked = operated(body, flat(carry), flat(inputs), dict(tensors), length)
+    return with_leaves(carry, last), with_leaves(outputs[0], stacked)
 
 
-def copied(leaf):
-    """The operator refuses a tensor that it gave itself, or that comes twice."""
-    return torch.as_tensor(leaf).clone()
+def flat(tree):
+    return {path: torch.as_tensor(leaf) for path, leaf in trees.leaves(tree)}
+
+
+def with_leaves(tree, found):
+    """The tree with other leaves, by their paths."""
+    given = iter([found[path] for path, _ in trees.leaves(tree)])
+    return trees.mapped(lambda leaf: next(given), tree)
+
+
+@contextlib.contextmanager
+def substituted(params, tensors, kept):
+    """The parameters with other tensors in the place of their own, also inside of modules."""
+    by_id = {id(tensor): kept[name] for name, tensor in tensors.items()}
+    with contextlib.ExitStack() as stack:
+        for module in trees.modules(params):
+            own = {name: by_id[id(tensor)] for name, tensor in module.named_parameters() if id(tensor) in by_id}
+            stack.enter_context(_reparametrize_module(module, own))
+        yield trees.mapped(lambda leaf: by_id.get(id(leaf), leaf), params)
