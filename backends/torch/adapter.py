@@ -140,6 +140,7 @@ class Scanned(Unrolled):
     def __init__(self, problem):
         if scan.unavailable():
             raise StepError(scan.unavailable())
+        self.operator = scan.Operator()
         super().__init__(problem)
 
     def history(self, tensors):
@@ -147,9 +148,9 @@ class Scanned(Unrolled):
 
         def body(before, row, kept):
             after, outputs = self.one_step(kept, before, row)
-            return after, {**after, **outputs}
+            return after, {**after, **outputs}, None
 
-        return scan.operated(body, carries, sequences, fixed, self.problem.steps)[1]
+        return self.operator(body, carries, sequences, fixed, self.problem.steps)[1]
 
 
 class Model(Unrolled, nodes.Inspected):

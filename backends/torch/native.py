@@ -177,9 +177,8 @@ class Native:
     def values(self, arrays):
         rows = [self.evaluated(arrays, o["name"]) for o in self.problem.objectives] if self.alone else None
         if rows is None:
-            with self.evaluation(arrays, self.moving):
-                with torch.set_grad_enabled(self.values_in_grad_mode):
-                    rows = [[float(part.detach()) for part in function()] for function in self.objectives().values()]
+            with self.evaluation(arrays, self.moving), torch.set_grad_enabled(self.values_in_grad_mode):
+                rows = [[float(part.detach()) for part in function()] for function in self.objectives().values()]
         return [[value for value, _ in rows], [size for _, size in rows]]
 
     @property
@@ -223,11 +222,15 @@ class Native:
 class Scanned(Native):
     """A step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
 
+    def __init__(self, problem, built, default):
+        self.operator = scan.Operator()
+        super().__init__(problem, built, default)
+
     values_in_grad_mode = False  # the operator would trace the step's derivative at each of them
 
     def rolled_out(self):
         step = self.built["step"]
-        return scan.scanned(step, self.params, self.tensors, self.carry, self.inputs, self.problem.steps)
+        return scan.scanned(self.operator, step, self.params, self.tensors, self.carry, self.inputs, self.problem.steps)
 
 
 class Model(Native, nodes.Inspected):

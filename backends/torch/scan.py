@@ -4,6 +4,7 @@ Runs inside the interpreter of the torch backend: Python >= 3.9, torch.
 """
 
 import contextlib
+import copy
 import importlib
 
 import torch
@@ -23,50 +24,84 @@ def unavailable():
     return f"torch-scan needs a newer torch than {torch.__version__}, {missing}" if missing else ""
 
 
-def operated(body, carry, sequences, fixed, length):
-    """(last carry, stacked outputs), dicts, of body(carry, row of the sequences, fixed) -> (carry, outputs): dicts of tensors.
+class Operator:
+    """torch's scan operator for the bodies of one model. They are the same but for the values that they are given, so that the
+    derivative is traced once: torch would do that at every call.
 
-    The operator itself is called. Its front end does the same, but first has the body compiled, which takes seconds for each:
-    that finds the tensors that a body closes over, and here all of them are given. The operator wants at least one carry and one
-    sequence, no tensor twice, and none that it gave itself.
+    The operator itself is called. Its front end does the same, but first has the body compiled, which takes seconds: that finds
+    the tensors that a body closes over, and here all of them are given.
     """
-    counter = torch.arange(length)
-    names = []
 
-    def flat(*given):
-        parts = list(given)
-        before = dict(zip(carry, parts[1:]))
-        row = dict(zip(sequences, parts[len(carry) + 2 :]))
-        kept = dict(zip(fixed, parts[len(carry) + len(sequences) + 2 :]))
-        after, outputs = body(before, row, kept)
-        names[:] = outputs
-        together = [given[0], *(after[name] for name in carry), *outputs.values()]
-        return tuple(value.clone() for value in together)
+    def __init__(self):
+        self.graphs = {}
+        self.told = None  # what the body said of its outputs when it was run
 
-    nothing = torch.zeros((), dtype=torch.get_default_dtype())
-    found = module.scan_op(
-        flat, (nothing, *carry.values()), (counter, *sequences.values()), tuple(t for t in fixed.values())
-    )
-    last, stacked = found[1 : len(carry) + 1], found[len(carry) + 1 :]
-    return dict(zip(carry, last)), dict(zip(names, stacked))
+    def __call__(self, body, carry, sequences, fixed, length):
+        """(last carry, stacked outputs, what the body told): dicts of tensors.
+
+        body(carry, row of the sequences, fixed) -> (carry, outputs, anything): dicts of tensors. The operator wants at least one
+        carry and one sequence, no tensor twice and none that it gave itself; its reverse rule wants no integers, which therefore
+        travel as float64.
+        """
+        kinds = {name: value.dtype for name, value in {**carry, **sequences, **fixed}.items()}
+
+        def back(names, values):
+            return {name: value.to(kinds[name]) for name, value in zip(names, values)}
+
+        def flat(*given):
+            before, rest = given[1 : len(carry) + 1], given[len(carry) + 2 :]
+            row, kept = rest[: len(sequences)], rest[len(sequences) :]
+            after, outputs, told = body(back(carry, before), back(sequences, row), back(fixed, kept))
+            self.told = {name: value.dtype for name, value in outputs.items()}, told
+            return tuple(as_float(v).clone() for v in (given[0], *(after[name] for name in carry), *outputs.values()))
+
+        first = torch.zeros((), dtype=torch.get_default_dtype()), *map(as_float, carry.values())
+        over_time = torch.arange(length, dtype=torch.float64), *map(as_float, sequences.values())
+        with self.traced_once(flat):
+            found = module.scan_op(flat, first, over_time, tuple(map(as_float, fixed.values())))
+        dtypes, told = self.told
+        stacked = {name: value.to(dtypes[name]) for name, value in zip(dtypes, found[len(carry) + 1 :])}
+        return back(carry, found[1 : len(carry) + 1]), stacked, told
+
+    @contextlib.contextmanager
+    def traced_once(self, body):
+        """Within: the derivative of this body is taken from an earlier call, if there was one of inputs alike."""
+        partitioner = module.HopGraphMinCutPartitioner
+        plain = partitioner.create_partitioned_graph
+
+        def kept(function, inputs, **options):
+            if function is not body:
+                return plain(function, inputs, **options)
+            alike = tuple((tuple(x.shape), x.dtype, x.requires_grad) for x in inputs)
+            if alike not in self.graphs:
+                self.graphs[alike] = plain(function, inputs, **options)
+            return copy.deepcopy(self.graphs[alike])  # its user changes it
+
+        partitioner.create_partitioned_graph = staticmethod(kept)
+        try:
+            yield
+        finally:
+            partitioner.create_partitioned_graph = staticmethod(plain)
 
 
-def scanned(step, params, tensors, carry, inputs, length):
+def as_float(value):
+    return value if value.is_floating_point() else value.to(torch.float64)
+
+
+def scanned(operator, step, params, tensors, carry, inputs, length):
     """(last carry, stacked outputs) of step(params, carry, row) -> (carry, output), all of them trees of tensors.
 
     tensors: name -> parameter, wherever it stands in `params`: the operator has to be given each. It refuses other tensors that a
     step closes over, and a step that looks at values or writes in place.
     """
-    outputs = []
 
     def body(before, row, kept):
         with substituted(params, tensors, kept) as own:
             after, output = step(own, with_leaves(carry, before), with_leaves(inputs, row))
-        outputs[:] = [output]
-        return flat(after), flat(output)
+        return flat(after), flat(output), trees.mapped(lambda leaf: "", output)
 
-    last, stacked = operated(body, flat(carry), flat(inputs), dict(tensors), length)
-    return with_leaves(carry, last), with_leaves(outputs[0], stacked)
+    last, stacked, shape = operator(body, flat(carry), flat(inputs), dict(tensors), length)
+    return with_leaves(carry, last), with_leaves(shape, stacked)
 
 
 def flat(tree):
