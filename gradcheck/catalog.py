@@ -44,7 +44,8 @@ class Backend:
     in an existing environment; pins: what an isolated environment is built from; probe: a program that fails if the
     framework is not healthy; process_options: options that hold for a whole process; rollouts: name as the user gives
     it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none; native: whether it
-    takes native cases; stored_draws: how a step of this framework draws so that the scan keeps the draw, in words.
+    takes native cases; owns: the modules whose objects are this framework's; stored_draws: how a step of this framework
+    draws so that the scan keeps the draw, in words.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Backend:
     env: dict[str, str] = field(default_factory=dict)
     default: bool = False
     native: bool = False
+    owns: tuple[str, ...] = ()
     stored_draws: str = ""
 
 
@@ -307,5 +309,6 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> (its reader, w
     "env": (_env, False),
     "default": (_flag, False),
     "native": (_flag, False),
+    "owns": (_texts, False),
     "stored_draws": (_text, False),
 }

@@ -200,8 +200,8 @@ def run(
     Exit codes: 0 as expected, 1 unexpected findings, 2 usage or case file, 3 not judged, 4 internal error, 5 no case,
     130 interrupted.
     """
-    from gradcheck.check import run as run_cases
     from gradcheck.configuration import settings_from
+    from gradcheck.pipeline import run as run_cases
 
     settings, paths_chosen = settings_from(options, paths)
     to_stdout = json_file == "-" or format_name == "json"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gradcheck.catalog import suggest
-from gradcheck.check import Settings
 from gradcheck.errors import UsageError
+from gradcheck.pipeline import Settings
 from gradcheck.selection import Selection
 from gradcheck.workers import Limits
 
@@ -56,9 +56,22 @@ def type_name(kind: Any) -> str:
     )
 
 
-def settings_from(options: Mapping[str, Any], paths: tuple[Path, ...]) -> tuple[Settings, list[Path]]:
-    """The command line first, then the configuration, then the defaults."""
-    table, folder = configuration()
+UNSAID: dict[str, Any] = {
+    **dict.fromkeys(("seed", "rtol", "atol", "jobs", "timeout", "memory", "diagnose_seconds")),
+    **dict.fromkeys(("fail_fast", "strict", "no_expect", "self_test", "offline"), False),
+    **{"backends": (), "expression": "", "order": 1, "python": {}, "folders": ()},
+}
+
+
+def settings_from(
+    options: Mapping[str, Any], paths: tuple[Path, ...] = (), start: Path | None = None
+) -> tuple[Settings, list[Path]]:
+    """The options first (those of UNSAID, where they are given), then the configuration, then the defaults.
+
+    start: where the configuration is looked for, instead of the working directory.
+    """
+    options = {**UNSAID, **options}
+    table, folder = configuration(start)
     python = {name: folder / Path(path).expanduser() for name, path in table.get("python", {}).items()} | dict(
         options["python"]
     )

@@ -158,11 +158,14 @@ class Crew:
         with self._guard:
             key = (backend.name, tuple(sorted(settings.items())))
             if key not in self._lanes:
-                settings["cache"] = str(environments_folder().parent / "compiled" / backend.name)
-                log = self.logs / f"{backend.name}-{len(self._lanes)}.log"
-                worker = Worker(backend, None, settings, log, self._limits)
+                worker = self._hired(backend, settings)
                 self._lanes[key] = Lane(worker, ThreadPoolExecutor(max_workers=1, thread_name_prefix=backend.name))
             return self._lanes[key]
+
+    def _hired(self, backend: Backend, settings: dict[str, Any]) -> Worker:
+        """A new worker for these settings of the process."""
+        settings["cache"] = str(environments_folder().parent / "compiled" / backend.name)
+        return Worker(backend, None, settings, self.logs / f"{backend.name}-{len(self._lanes)}.log", self._limits)
 
     def _ready(self, lane: Lane, backend: Backend) -> None:
         """Give the lane's worker its environment, built at most once per run, in parallel with the others."""

@@ -133,7 +133,7 @@ class Search:
 
     def reading(self, value: float, bound: float, granted: float, size: float) -> Reading:
         """granted: the tolerance, of which a float64 gradient needs next to nothing; size: sum of the terms' magnitudes."""
-        rounding = granted / LOOSE if self.exam.case.dtype == "float32" else 64 * EPS * size
+        rounding = granted / LOOSE if self.exam.rounds else 64 * EPS * size
         return Reading(value, bound + granted, bound + rounding)
 
     def look(self, index: int, enough: float | None = None) -> Look:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradcheck.model import Report
 
 
 @dataclass
@@ -29,6 +33,19 @@ class UsageError(GradcheckError):
 
 class BackendError(GradcheckError):
     """A backend could not do its work (code 901 environment, 902 crash, 903 timeout, 904 memory, 905 the step)."""
+
+
+class GradientError(AssertionError):
+    """What gradcheck.assert_correct raises, and nothing else. Its message is the text of the findings.
+
+    report: what was found; None if it never came to a check, because the model or the arguments make no sense.
+    """
+
+    __module__ = "gradcheck"  # as users know it, in a test's output too
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def log_traceback() -> str:

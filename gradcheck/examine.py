@@ -32,7 +32,7 @@ FAR = np.array([1.0, -0.7, 4.0, -3.0])  # of an input's own size: moves that sho
 BESIDE = 2.0**-20  # of a large move: how close the point is that tells a jump from a slope
 USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
 RETRIES = 0.3  # of the values that a case without retries may cost
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 class Examination:
@@ -48,10 +48,16 @@ class Examination:
         self.wanted = {name for o in self.case.objectives for name in o.wrt}
         self.names = [i.name for i in self.case.inputs if i.name in self.wanted and session.tensors[i.name].is_float]
         self.scales = tensor_scales({name: session.tensors[name].rms for name in self.names})
-        self.eps = EPS[self.source.case.dtype]
+        # the lowest precision on the way, which a model may choose below that of its inputs
+        self.eps, self.own_eps = EPS[self.source.precision], EPS[session.precision]
         self.domains = {n: domain(unmoved(session, n), self.case.input(n).bounds, self.scales[n]) for n in self.names}
         self.ceiling = np.inf  # the step that an earlier input needed where the joint direction's was too large
         self._products: dict[tuple[Any, ...], list[list[tuple[float, float, float]]]] = {}
+
+    @property
+    def rounds(self) -> bool:
+        """Whether gradients are rounded to less than float64, so that they may be off by it."""
+        return self.session.precision != "float64"
 
     def run(self) -> BackendEvidence:
         """Survey, differentiate, probe, judge, confirm, localise."""
@@ -92,9 +98,8 @@ class Examination:
             self.values, self.magnitudes, self.again = values[0], magnitudes[0], values[1]
         self.base = values[0]
         self.finite = np.isfinite(self.values)
-        own_eps = EPS[self.case.dtype]
         with np.errstate(invalid="ignore"):
-            self.repeats = ~(np.abs(self.values - self.again) > 64 * own_eps * self.magnitudes) | ~self.finite
+            self.repeats = ~(np.abs(self.values - self.again) > 64 * self.own_eps * self.magnitudes) | ~self.finite
         self.rounding = TOO_NOISY * self.eps * np.maximum(np.abs(self.base), magnitudes[0])
         self.sigma = reference.noise_level(offsets, values[2:], self.base, self.eps)
         self.jumps = reference.in_two_groups(values[1:])
@@ -152,9 +157,9 @@ class Examination:
         self.gradients = self.session.gradients()
         self.unstable, self.nonlinear = self.compare_cotangents()
         self.jitter: list[dict[tuple[str, str], Gradient]] = []
-        if self.case.dtype == "float32":
+        if self.rounds:
             for i in range(3):  # one unit in the last place, in random directions
-                nudge = [(n, 2 * EPS["float32"] * self.scales[n], self.move(n, f"nudge {i}")) for n in self.names]
+                nudge = [(n, 2 * self.own_eps * self.scales[n], self.move(n, f"nudge {i}")) for n in self.names]
                 self.jitter.append(self.session.gradients(nudge))
 
     def compare_cotangents(self) -> tuple[set[tuple[str, str]], dict[tuple[str, str], NDArray[Any]]]:
@@ -163,7 +168,7 @@ class Examination:
         The latter with the gradient that the other cotangent gives, per unit of it. Two further calls tell one from the
         other, and are made only if something differs.
         """
-        limit = 64 * EPS[self.case.dtype]
+        limit = 64 * self.own_eps
         scaled = per_cotangent(self.session.gradients(cotangent=COTANGENT), COTANGENT)
         suspects = disagreeing(self.gradients, scaled, limit)
         if not suspects:
@@ -452,7 +457,7 @@ class Examination:
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""
-        return 256 * EPS[self.case.dtype] * float(self.magnitudes[i]) if self.complex else 0.0
+        return 256 * self.own_eps * float(self.magnitudes[i]) if self.complex else 0.0
 
     def comparison(
         self, i: int, name: str, estimate: Estimate, salt: str, planted: NDArray[Any] | None = None
@@ -477,14 +482,19 @@ class Examination:
         return self.rtol * norm + self.atol * self.scales[name]
 
     def gradient_rounding(self, i: int, name: str, move: Move, norm: float) -> float:
-        """How far a float32 gradient may be off along a move, from how far one unit in the last place of the inputs moves it."""
-        if self.case.dtype != "float32":
+        """How far a gradient of less than float64 may be off along a move, from how far one unit in the last place of the inputs
+        moves it.
+        """
+        if not self.rounds:
             return 0.0
-        moved = self.spread(i, name, move) + EPS["float32"] * norm
+        moved = self.spread(i, name, move) + self.own_eps * norm
         return looseness(moved, norm) * moved
 
     def why_not(self, i: int, name: str, estimate: Estimate) -> tuple[str, str]:
         """Code and words for a reference that cannot tell."""
+        if self.source.precision != self.source.case.dtype:
+            words = f"rounding: on the way to the objective the model computes in {self.source.precision}, and its gradient, too"
+            return "GC403", f"{words}; check it with {self.source.case.dtype} in place of that"
         if self.noisy[i] and self.jumps[i]:
             return (
                 "GC401",

@@ -27,6 +27,7 @@ class Laboratory:
 
     def __init__(self, crew: Crew, seconds: float = DIAGNOSE_SECONDS) -> None:
         self._crew, self.seconds = crew, seconds
+        self.ran_out = False  # whether something was asked for, or was running, when the time was up
         self._deadline = time.monotonic() + seconds
 
     @property
@@ -41,9 +42,14 @@ class Laboratory:
     def session(self, case: Case, name: str, arrays: Arrays, widen: bool = False) -> Iterator[Session]:
         """A prepared case on a backend. Raises BackendError, also when the time is up. widen: see Crew.session."""
         if self.is_closed:
+            self.ran_out = True
             raise BackendError(self.closed_words(), code="GC903")
-        with self._crew.session(case, name, arrays, widen, deadline=self._deadline) as session:
-            yield session
+        try:
+            with self._crew.session(case, name, arrays, widen, deadline=self._deadline) as session:
+                yield session
+        except BackendError:
+            self.ran_out |= self.is_closed
+            raise
 
     def closed_words(self) -> str:
         return f"not finished: the {self.seconds:.3g} s of --diagnose-seconds are used up"

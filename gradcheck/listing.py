@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradcheck.catalog import Backend, load_backends
-from gradcheck.check import Settings, load_all, planned
 from gradcheck.configuration import case_paths, configuration
 from gradcheck.diagnosis.scene import relative
+from gradcheck.pipeline import Settings, load_all, planned
 
 Echo = Callable[[str], None]
 NO_CASE, PROBLEMS = 5, 2

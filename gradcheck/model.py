@@ -142,6 +142,9 @@ class Case:
     native_shared_draws: bool = False  # whether it looks as if all steps of its loop drew the same
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
     step_source: str = ""  # the step file's text, where it is another than on disk
+    in_process: bool = (
+        False  # the model lives in this very process (gradcheck.check): there is no case file, path is the model's
+    )
     # set by `--order 2` only: (input, coefficient, key) of the direction w; the objectives are then gradient . w
     contraction: tuple[tuple[str, float, int], ...] = ()
 
@@ -361,6 +364,42 @@ class Report:
     problems: tuple[Place, ...] = ()  # broken case files
     rerun: str = ""
     warnings: tuple[str, ...] = ()  # one loud line each, e.g. a default backend that could not be built
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as expected: exit code 0."""
+        return self.exit_code == 0
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The checks of all cases."""
+        return tuple(check for case in self.cases for check in case.checks)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings of all cases."""
+        return tuple(finding for case in self.cases for finding in case.findings)
+
+    # how it reads is for gradcheck.reports to say; this is where print, a notebook and a debugger look for it
+
+    def text(self, width: int = 80, verbose: int = 0) -> str:
+        """The terminal report without colour. verbose: 1 adds detection limits and expected findings in full, as -v does."""
+        from gradcheck.reports.text import text
+
+        return text(self, width, verbose)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        from gradcheck.reports.text import summary
+
+        return f"<Report: {summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        from gradcheck.reports.notebook import html
+
+        return html(self)
 
 
 @dataclass(slots=True)

@@ -104,6 +104,11 @@ class Session:
     def has_complex_step(self) -> bool:
         return bool(self.facts["complex_step"])
 
+    @property
+    def precision(self) -> str:
+        """The lowest float type that the objectives are computed in, on their way from what is differentiated."""
+        return str(self.facts.get("precision") or self.case.dtype)
+
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """The inputs by name: as the worker tells them, where it alone has their entries."""

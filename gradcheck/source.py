@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 import ast
+import linecache
+import sys
+from pathlib import Path
+from typing import Any
 
 TRIES = 3
+
+
+def text_of(file: Path | str) -> str:
+    """The text of a source file, or of a notebook's cell, which is in memory alone. Raises OSError if there is none."""
+    linecache.checkcache(str(file))
+    lines = linecache.getlines(str(file))
+    if not lines:
+        raise OSError(f"no source of {file}")
+    return "".join(lines)
+
+
+def cell_name(file: Path | str) -> str:
+    """What a notebook calls the cell that a file name stands for, as in its own tracebacks; "" if it is none."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    if not hasattr(getattr(shell, "compile", None), "format_code_name"):
+        return ""
+    return " ".join(shell.compile.format_code_name(str(file)) or ())
 
 
 def parse(text: str | bytes) -> ast.Module:

@@ -77,14 +77,17 @@ def test_example_is_a_whole_case_or_an_illustration(code: Code, tmp_path) -> Non
     labels = [label for label, _ in found]
     assert set(labels) <= {"yaml case.yaml", "python step.py", "python illustration", "diff"}
     assert ("yaml case.yaml" in labels) == ("python step.py" in labels) != ("python illustration" in labels)
-    assert all(labels.count(label) == 1 for label in labels if label != "diff")
+    examples, fixes = (page(code.code).split(f"## {part}\n")[1].split("\n## ")[0] for part in ("Example", "Fix"))
+    for part in (examples, fixes):  # a fix may show a whole file, where a diff would be most of it
+        once = [label for label, _ in blocks(part) if label != "diff"]
+        assert len(once) == len(set(once))
     for label, content in found:
         if label.startswith("python"):
             ast.parse(content)
         if label.startswith("yaml"):
             YAML(typ="safe").load(io.StringIO(content))
     if "yaml case.yaml" in labels:
-        contents = dict(found)
+        contents = dict(blocks(examples))
         (tmp_path / "case.yaml").write_text(contents["yaml case.yaml"], encoding="utf-8")
         (tmp_path / "step.py").write_text(contents["python step.py"], encoding="utf-8")
         assert load(tmp_path / "case.yaml").name == code.name

@@ -20,6 +20,7 @@ class NativeProblem:
     with the integers). dtype: the framework's default float while `build` runs, then what the model computes in. widen: whether
     float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws from a state that its
     scan does not keep; shared_draws: whether it looks as if all its steps drew the same. told: options that it sets itself.
+    built: the model itself, where it lives in this very process (`gradcheck.check`): there is no `build` then, and no step_file.
     """
 
     def __init__(self, description, rollout):
@@ -33,6 +34,7 @@ class NativeProblem:
         self.step_file = description["step_file"]
         self.step_source = description.get("step_source")
         self.function = description["function"]
+        self.built = description.get("built")
         self.rollout = rollout
         self.steps = 1
         self.arrays, self.objectives, self.asked, self.told = {}, [], {}, {}
@@ -44,7 +46,9 @@ class NativeProblem:
 
         Returns the built dict; its form is the first whose leading key it has.
         """
-        built = load_step(self.step_file, self.function, self.step_source)()
+        built = self.built
+        if built is None:
+            built = load_step(self.step_file, self.function, self.step_source)()
         if not isinstance(built, dict):
             raise StepError(f"{self.function}() returned {type(built).__name__}, not a dict")
         form = next((keys for keys in forms if next(iter(keys)) in built), None)

@@ -13,10 +13,9 @@ import numpy as np
 from . import directions, native, problem, wire
 
 
-def load_adapter(path):
+def load_adapter(path, package="gradcheck_backend"):
     """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
     folder = os.path.dirname(path)
-    package = "gradcheck_backend"
     spec = importlib.util.spec_from_file_location(package, path, submodule_search_locations=[folder])
     module = importlib.util.module_from_spec(spec)
     sys.modules[package] = module
@@ -27,8 +26,8 @@ def load_adapter(path):
 class Worker:
     """The models that are alive in this process, by handle."""
 
-    def __init__(self, adapter_path):
-        self.adapter = load_adapter(adapter_path)
+    def __init__(self, adapter):
+        self.adapter = adapter
         self.models = {}
 
     def start(self, settings):
@@ -43,14 +42,14 @@ class Worker:
         task = problem.Problem(case, wire.unpack(arrays), rollout)
         prepare = self.adapter.prepare if task.contraction is None else self.prepare_second()
         self.models[handle] = model = prepare(task)
-        return {"dtype": task.dtype, **offers(model)}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model)}
 
     def prepare_native(self, handle, task):
         """Build a native model. Its facts say what only it knows; without a model they say why it has no such rollout."""
         model = self.adapter.prepare_native(task)
         if model is not None:
             self.models[handle] = model
-        return {"dtype": task.dtype, **offers(model), **task.facts()}
+        return {"dtype": task.dtype, "precision": getattr(model, "precision", None), **offers(model), **task.facts()}
 
     def prepare_second(self):
         prepare = getattr(self.adapter, "prepare_second", None)
@@ -179,9 +178,8 @@ def shaped(task, point):
 
 def offers(model):
     """Which optional operations a model has."""
-    return {"complex_step": hasattr(model, "derivatives")} | {
-        name: hasattr(model, name) for name in ("nodes", "births", "composed", "explain_draws", "frozen", "redrawn", "discrepancies")
-    }
+    optional = ("nodes", "births", "composed", "discrepancies", "explain_draws", "frozen", "redrawn")
+    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in optional}
 
 
 def packed(gradients):
@@ -229,7 +227,7 @@ def run(channel, adapter_path):
         operation = job.pop("op")
         try:
             if worker is None:
-                worker = Worker(adapter_path)
+                worker = Worker(load_adapter(adapter_path))
             if operation == "prepare":
                 step_file = job["case"]["step_file"]
             answer = {"ok": getattr(worker, operation)(**job)}

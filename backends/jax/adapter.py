@@ -3,16 +3,30 @@
 Runs inside a backend's interpreter: Python >= 3.9, numpy, jax.
 """
 
+import contextlib
+
 import numpy as np
 
 from . import nodes
+from .precision import precise, x64
 
 
 def start(settings):
-    """Import JAX. Its float64 switch is set per model: JAX keeps separate compiled functions for either."""
+    """Import JAX. Its float64 switch holds for one model at a time: JAX keeps separate compiled functions for either."""
     import jax
 
     return {"framework_version": jax.__version__}
+
+
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the process's default float).
+
+    Nothing is left behind: the float64 switch is only ever turned within a scope, and JAX has no other state.
+    """
+    import jax
+
+    yield built, "float64" if jax.config.jax_enable_x64 else "float32"
 
 
 def prepare(problem):
@@ -38,18 +52,17 @@ class Model(nodes.Inspected):
         from . import xp
 
         self.problem = problem
-        self.in_precision()
         self.xp = xp.namespace(problem.dtype)
         self.moving = {name: problem.arrays[name] for name in problem.differentiable}
-        self.constants = {name: jax.numpy.asarray(problem.arrays[name]) for name in problem.constants}
-        self.shapes = self.shapes_of_one_step()
+        with self.in_precision():
+            self.constants = {name: jax.numpy.asarray(problem.arrays[name]) for name in problem.constants}
+            self.shapes = self.shapes_of_one_step()
         self.forward = jax.jit(self.objectives)
         self.reverse = jax.jit(self.cotangents)
 
     def in_precision(self):
-        import jax
-
-        jax.config.update("jax_enable_x64", self.problem.dtype == "float64")
+        """The scope in which this model's arrays are made and its functions run."""
+        return x64(self.problem.dtype == "float64")
 
     def keys(self):
         import jax
@@ -134,14 +147,14 @@ class Model(nodes.Inspected):
 
         return {o["name"]: gradient(position, o["wrt"]) for position, o in enumerate(self.problem.objectives)}
 
+    @precise
     def values(self, arrays):
-        self.in_precision()
         values, magnitudes = self.forward({name: arrays[name] for name in self.moving})
         return [np.asarray(values), np.asarray(magnitudes)]
 
+    @precise
     def gradients(self, arrays, cotangent=1.0):
         """{objective: {input: (status, array or reason)}}. Zeros where there is no path: JAX never says disconnected."""
-        self.in_precision()
         try:
             results = self.reverse(
                 {name: arrays[name] for name in self.moving}, np.asarray(cotangent, self.problem.dtype)
@@ -151,18 +164,18 @@ class Model(nodes.Inspected):
             return {o["name"]: dict.fromkeys(o["wrt"], (kind, error)) for o in self.problem.objectives}
         return {o: {name: ("ok", np.asarray(g)) for name, g in by_input.items()} for o, by_input in results.items()}
 
+    @precise
     def tangents(self, arrays, tangents):
         """Forward-mode derivatives of every objective along the tangents. Run as it is written: it is asked once or twice."""
         import jax
 
-        self.in_precision()
         moving = {name: arrays[name] for name in self.moving}
         along = {name: np.asarray(tangent, arrays[name].dtype) for name, tangent in tangents.items()}
         moved = {name: moving[name] for name in along}
         return np.asarray(jax.jvp(lambda inputs: self.objectives({**moving, **inputs})[0], (moved,), (along,))[1])
 
+    @precise
     def draws(self):
-        self.in_precision()
         rows = [self.noise(key) for key in self.keys()]
         return {n["name"]: np.stack([np.asarray(row[n["name"]]) for row in rows]) for n in self.problem.in_step}
 

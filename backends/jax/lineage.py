@@ -31,16 +31,21 @@ def joined(pasts):
 
 
 def after(name, number, nodes, inputs, outputs, is_inexact):
-    """The past of an op's results. Notes with the node of a stop what it stops, and with that of a target that it is one."""
+    """The past of an op's results. Notes with the node of a stop what it stops, and that it is a target; and with that of an op
+    that what it is given moves, and what it returns moves in steps.
+    """
     past = joined(v.past for v in inputs)
     to_integers = any(v.past.depends and is_inexact(v.data) for v in inputs) and not any(
         is_inexact(v.data) for v in outputs
     )
-    stepped = past.stepped or (past.depends and (name in STEPWISE or to_integers))
+    steps = past.depends and (name in STEPWISE or to_integers)
+    stepped = past.stepped or steps
+    if steps and not past.stepped:
+        nodes[number]["stepwise"] = True
     if name == "stop_gradient":
         node = nodes[number]
         node["behind"] |= past.behind
-        node["stepped"] &= stepped
+        node["stepped"] &= stepped or not past.depends  # an initial carry is no part of what is learned
         return Past(past.depends, stepped, past.behind | {number}, frozenset([number]))
     if name == "sub":
         for one, other in (inputs, inputs[::-1]):

@@ -12,6 +12,7 @@ from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError
 
 from . import adapter, program
+from .precision import precise, x64
 
 LOSS = {"loss": True, "params": True, "args": False}
 STEP = {"step": True, "carry": True, "params": True, "inputs": False, "length": False, "loss": False}
@@ -21,7 +22,8 @@ def prepare(problem):
     """The model; None, with the reason in problem.one_rollout, if it has no loop for this rollout."""
     import jax
 
-    jax.config.update("jax_enable_x64", problem.dtype == "float64")
+    if problem.built is None:  # the process is ours; a `build` may have its own mind about it
+        jax.config.update("jax_enable_x64", problem.dtype == "float64")
     with stops_open(problem):
         built = problem.build((STEP, LOSS))
     if "step" not in built and problem.rollout == "unroll":
@@ -37,8 +39,14 @@ class Model(adapter.Model):
         import jax
 
         self.problem, self.built = problem, built
-        self.x64 = jax.config.jax_enable_x64 or problem.widen  # `build` may have switched it
-        self.in_precision()
+        self.x64 = bool(jax.config.jax_enable_x64 or problem.widen)  # `build` may have switched it
+        with self.in_precision():
+            self.set_up()
+
+    def set_up(self):
+        import jax
+
+        problem, built = self.problem, self.built
         self.leaves, self.tree = jax.tree_util.tree_flatten_with_path(built["params"])
         arrays = unique((name_of(path), leaf) for path, leaf in self.leaves if is_array(leaf))
         self.args = tuple(built.get("args", ()))
@@ -46,6 +54,8 @@ class Model(adapter.Model):
         self.losses = named_losses(built.get("loss"))
         if "step" in built:
             problem.steps = self.length()
+        elif not self.losses:
+            raise StepError("'loss' is empty: it has to be a function, or a dict of functions")
         values = {name: self.wide(np.asarray(jax.numpy.asarray(leaf))) for name, leaf in arrays.items()}
         every = {name: list(values) for name in self.losses or self.default_losses(values)}
         problem.declare(values, every)
@@ -54,9 +64,7 @@ class Model(adapter.Model):
             self.trace()
 
     def in_precision(self):
-        import jax
-
-        jax.config.update("jax_enable_x64", bool(self.x64))
+        return x64(self.x64)
 
     def wide(self, leaf):
         """A float32 array as float64, for the twin of a float32 model."""
@@ -84,9 +92,8 @@ class Model(adapter.Model):
             found, _ = self.listed(self.moving)
             compiled = as_written
         self.problem.settle(found)
-        if compiled is jax.jit:
-            self.problem.shared_draws = program.shares_draws(jax.make_jaxpr(self.scalars)(self.given).jaxpr)
         self.forward = compiled(self.objectives)
+        self.problem.shared_draws = self.traced is not None and program.shares_draws(self.traced)
         self.reverse = {o["name"]: compiled(self.gradient_of(k)) for k, o in enumerate(self.problem.objectives)}
 
     def params(self, moving):
@@ -202,9 +209,9 @@ class Model(adapter.Model):
 
         return gradient
 
+    @precise
     def gradients(self, arrays, cotangent=1.0):
         """{objective: {parameter: (status, array or reason)}}, each objective by itself: a refusal of one is not one of all."""
-        self.in_precision()
         with stops_open(self.problem):
             return {name: self.taken_by(function, name, arrays, cotangent) for name, function in self.reverse.items()}
 

@@ -1,7 +1,7 @@
 """The ops of a rollout, each alone at its run-time values, and the gradient composed from their own reverse rules.
 
 Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. A model that inherits Inspected needs `problem`,
-`moving` (name -> array), `in_precision()` and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
+`moving` (name -> array), `in_precision()`, a scope, and `listed(moving)` -> (list of objectives, their magnitudes), not jitted.
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from gradcheck_worker import directions
 
 from . import lineage, program
+from .precision import precise
 from .tape import SELECTS, Tape, apply, is_finite, is_inexact
 
 SHOWN = ("op", "file", "line", "column", "text", "steps", "kind", "why", "active", "defined")
@@ -29,11 +30,11 @@ class Inspected:
     def tape(self):
         return self.record()
 
+    @precise
     def record(self, **changes):
         """Run the objectives op by op."""
         task = self.problem
-        self.in_precision()
-        folder = os.path.dirname(os.path.abspath(task.step_file))
+        folder = os.path.dirname(os.path.abspath(task.step_file)) if task.step_file else ""
         unrolled = task.rollout == "unroll"
         moving = changes.pop("arrays", self.given)
         return Tape(self.scalars, moving, task.wrt, task.steps, unrolled, folder, **changes)
@@ -46,6 +47,7 @@ class Inspected:
     def given(self):
         return {name: self.problem.arrays[name] for name in self.moving}
 
+    @precise
     def nodes(self):
         for event in self.tape.events:
             node = self.tape.nodes[event.node] if event.node is not None else None
@@ -66,19 +68,41 @@ class Inspected:
         if node["kind"] == "stop":
             ends = zip(self.problem.objectives, self.tape.results)
             reaches = [o["name"] for o, value in ends if number in value.past.behind]
-            return {"meant": lineage.meant(number, node), "reaches": reaches}
+            recurrent = number in node["behind"]
+            return {"meant": lineage.meant(number, node), "reaches": reaches, "recurrent": recurrent}
+        if node["stepwise"]:
+            return {"stepwise": True, "kind": node["kind"] if node["float"] else "integer"}
         if node["primitive"] in STATEFUL:
             return {
                 "stateful": True,
                 "again": program.gradient_draws_again(self.scalars, self.given, node["primitive"]),
             }
         if node["kind"] == "draw":
-            return {"shared": len(node["drawn"]) > 1 and len(set(node["drawn"])) == 1}
+            place = [node[key] for key in ("op", "file", "line")]
+            same = [
+                n for n in self.tape.nodes if n["kind"] == "draw" and [n[k] for k in ("op", "file", "line")] == place
+            ]
+            drawn = [digest for n in same for digest in n["drawn"]]
+            return {"shared": len(drawn) > 1 and len(set(drawn)) == 1, "steps": len(drawn)}
         return {}
 
+    @functools.cached_property
+    def traced(self):
+        """The program of the objectives: traced for `forward` anyway, where that is compiled; None where it cannot be traced."""
+        with self.in_precision():
+            return self.forward.trace(self.given).jaxpr.jaxpr if hasattr(self.forward, "trace") else None
+
+    @property
+    def precision(self):
+        """The lowest float type on the way from what is differentiated to the objectives; None if that cannot be told."""
+        if self.traced is None:
+            return None
+        moves = [name in self.problem.wrt for name in sorted(self.given)]  # as JAX flattens a dict
+        return program.precision(self.traced, moves)[1]
+
+    @precise
     def frozen(self, arrays):
         """The objectives at these inputs, with what every stop_gradient returned at the case's own."""
-        self.in_precision()
         tape = self.record(arrays={name: arrays[name] for name in self.moving}, frozen=self.tape.stopped)
         return [float(value.data) for value in tape.results]
 
@@ -86,9 +110,9 @@ class Inspected:
     def sampler(self):
         return program.redrawn(self.scalars, self.given)
 
+    @precise
     def redrawn(self, arrays, seeds):
         """[[objectives] for each seed] under other draws; None if there are none."""
-        self.in_precision()
         if self.sampler is None:
             return None
         columns = self.sampler({name: arrays[name] for name in self.moving}, jnp.asarray(seeds, jnp.uint32))
@@ -96,17 +120,17 @@ class Inspected:
 
     @functools.cached_property
     def listing(self):
-        """(number on the tape, node) of the ops that are told: of floats, and draws."""
-        return [(number, node) for number, node in enumerate(self.tape.nodes) if node["float"]]
+        """(number on the tape, node) of the ops that are told: of floats, draws, and what makes steps of floats."""
+        return [(n, node) for n, node in enumerate(self.tape.nodes) if node["float"] or node["stepwise"]]
 
     @functools.cached_property
     def numbers(self):
         """Number in the list by number on the tape."""
         return {number: position for position, (number, _) in enumerate(self.listing)}
 
+    @precise
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""
-        self.in_precision()
         if node >= len(self.listing):
             events = list(self.tape.calls.values())[node - len(self.listing)]["events"]
         else:
@@ -116,9 +140,9 @@ class Inspected:
         event = next((e for e in events if e.step == step), events[0])
         return Focus(event, self.in_precision)
 
+    @precise
     def births(self):
         """Where values or cotangents that are not finite come from, forward and backward."""
-        self.in_precision()
         found = []
         for position, objective in enumerate(self.problem.objectives):
             finite = is_finite(self.tape.results[position].data)
@@ -174,9 +198,9 @@ class Inspected:
             "result": birth.result,
         }
 
+    @precise
     def composed(self, open_stops=False, inside=(), mend=False):
         """The gradients as composed from the ops' own rules; see Tape for open_stops and inside, Reverse for mend."""
-        self.in_precision()
         tape = self.tape
         if open_stops or inside:
             places = [path for node in inside for path in self.listing[node][1]["paths"]]
@@ -345,17 +369,18 @@ class Focus:
         self.finite_out = all(is_finite(r) for r in results)
 
     def filled(self, arrays):
-        self.in_precision()
         values = list(self.given)
         for k in self.moving:
             values[k] = jnp.asarray(arrays[f"input {k}"])
         return values
 
+    @precise
     def values(self, arrays):
         results = apply(self.equation, self.filled(arrays))
         terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.weights)]
         return [[float(t.sum()) for t in terms], [float(np.abs(t).sum()) for t in terms]]
 
+    @precise
     def gradients(self, arrays, cotangent=1.0):
         values, answers = self.filled(arrays), {}
         for position, k in enumerate(self.results):

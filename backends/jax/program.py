@@ -110,32 +110,62 @@ def count(jaxpr, name):
 
 
 def shares_draws(jaxpr, varying=None):
-    """Whether a scan in the program has a draw in its step that is the same at every step: it depends on nothing that changes.
+    """Whether it looks as if steps shared a draw: in a scan a draw that depends on nothing that changes, or the same call from
+    the same key more than once, as in a Python loop.
 
     varying: for the body of a scan, whether each of its inputs changes from step to step; None outside.
     """
     changes = dict(zip(jaxpr.invars, varying)) if varying is not None else {}
+    calls = set()
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        given = [changes.get(a, False) if not hasattr(a, "val") else False for a in equation.invars]
-        if name in DRAWS and name != "rng_uniform" and varying is not None and not any(given):
+        given = [not hasattr(a, "val") and changes.get(a, False) for a in equation.invars]
+        draws = name in DRAWS and name != "rng_uniform"
+        if draws and varying is not None and not any(given):
             return True
+        if draws or (name in CALLS and any(count(inner, d) for inner in inside(equation) for d in BY_KEY)):
+            operands = [a.val if hasattr(a, "val") else id(a) for a in equation.invars]
+            call = (str(equation.params.get("name", name)), str(operands), str([v.aval for v in equation.outvars]))
+            if call in calls:
+                return True
+            calls.add(call)
         if name == "scan":
             body, constants = parts(equation.params["jaxpr"])[0], equation.params["num_consts"]
             repeats = equation.params["length"] > 1
             within = [k >= constants for k in range(len(equation.invars))] if repeats else given
-            if shares_draws(body, within if repeats else varying and within):
+            if shares_draws(body, within if repeats or varying is not None else None):
                 return True
         else:
             for inner in inside(equation):
                 same = len(inner.invars) == len(given)
-                if shares_draws(
-                    inner, (given if same else [True] * len(inner.invars)) if varying is not None else None
-                ):
+                passed = given if same else [True] * len(inner.invars)
+                if shares_draws(inner, passed if varying is not None else None):
                     return True
         if varying is not None:
             changes.update((v, any(given)) for v in equation.outvars)
     return False
+
+
+def precision(jaxpr, moving=None):
+    """The fewest mantissa bits, with its dtype, of the floats that derive from the inputs: (bits, name).
+
+    moving: for a program inside, whether each of its inputs derives from them.
+    """
+    derived = {v for v, moves in zip(jaxpr.invars, moving or [True] * len(jaxpr.invars)) if moves}
+    lowest = (64, "float64")
+    for equation in jaxpr.eqns:
+        given = [not hasattr(a, "val") and a in derived for a in equation.invars]
+        if not any(given) or equation.primitive.name == "stop_gradient":
+            continue
+        for inner in inside(equation):
+            same = len(inner.invars) == len(given)
+            lowest = min(lowest, precision(inner, given if same else [True] * len(inner.invars)))
+        for variable in equation.outvars:
+            dtype = getattr(variable.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+                derived.add(variable)
+                lowest = min(lowest, (jnp.finfo(dtype).nmant, str(dtype)))
+    return lowest
 
 
 def gradient_draws_again(function, inputs, name):

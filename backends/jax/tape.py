@@ -4,6 +4,7 @@ Runs inside the interpreter of the jax backend: Python >= 3.9, numpy, JAX. Loops
 with a reverse rule of its own (custom_vjp, custom_jvp) is one op.
 """
 
+import itertools
 import os
 import sysconfig
 
@@ -56,9 +57,9 @@ class Tape:
     """One evaluation of a function that returns a list of scalars, op by op.
 
     inputs: name -> array; wrt: the names that gradients are asked for. steps: of the rollout; unrolled: it is no loop of JAX but
-    one of Python. folder: where the user's step is. open_stops: stop_gradient lets gradients through; inside: places (see
-    `paths`) of functions with a rule of their own that are entered. frozen: what every stop returns, in order, in place of its
-    operand; `stopped` holds what they returned here.
+    one of Python. folder: where the user's step is, "" if it may be anywhere. open_stops: stop_gradient lets gradients through;
+    inside: places (see `paths`) of functions with a rule of their own that are entered. frozen: what every stop returns, in
+    order, in place of its operand; `stopped` holds what they returned here.
     """
 
     def __init__(self, function, inputs, wrt, steps, unrolled, folder, open_stops=False, inside=(), frozen=None):
@@ -266,7 +267,7 @@ class Tape:
         self.nodes.append(
             {"op": shown, "file": file, "line": line, "column": column, "text": "", "steps": 0, "kind": kind, "why": why,
              "active": False, "defined": defined, "float": kind in ("loop", "draw"), "primitive": name, "paths": [path],
-             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False}
+             "tried": False, "drawn": [], "behind": frozenset(), "stepped": True, "target": False, "stepwise": False}
         )  # fmt: skip
         return self.numbers[path]
 
@@ -313,6 +314,7 @@ def merged(nodes):
         behind=frozenset().union(*(n["behind"] for n in nodes)),
         stepped=all(n["stepped"] for n in nodes),
         target=any(n["target"] for n in nodes),
+        stepwise=any(n["stepwise"] for n in nodes),
     )
 
 
@@ -381,13 +383,21 @@ LIBRARIES = (
     os.path.dirname(jax.__file__) + os.sep,
     HERE + os.sep,
 )  # JAX itself, and what gradcheck runs in this process
-PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py")
+PASSED = ("xp.py", "namespace.py")  # what a step calls: the user's frames are above
+TYPED = ("<ipython-input", "<python-input", "<stdin>")  # no files, but lines of the user's
+PLUMBING = ("traceback_util.py", "api.py", "pjit.py", "core.py", "ufunc_api.py", "array_methods.py", "partial_eval.py",
+            "ad.py", "batching.py")  # fmt: skip
 STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
+
+
+def is_ours(file):
+    return file.startswith(HERE + os.sep) and os.path.basename(file) not in PASSED
 
 
 def is_user_file(file):
     standard = file.startswith(STANDARD) and "site-packages" not in file
-    return bool(file) and not file.startswith((*LIBRARIES, "<")) and not standard
+    typed = file.startswith(TYPED)
+    return bool(file) and (typed or not file.startswith((*LIBRARIES, "<"))) and not standard
 
 
 def entry(equation):
@@ -403,10 +413,14 @@ def entry(equation):
 
 
 def place(equation, folder):
-    """(file, line, column) of the call that made an equation: the last frame in the step's folder, else in others' code."""
+    """(file, line, column) of the call that made an equation: the last frame in the step's folder, else in others' code.
+
+    Above a frame of gradcheck's there may be the user's call of gradcheck, but no op of the model.
+    """
     traceback = equation.source_info.traceback
-    codes, positions = traceback.raw_frames() if traceback else ((), ())
-    frames = [(code.co_filename, code, at) for code, at in zip(codes, positions) if is_user_file(code.co_filename)]
+    raw = zip(*traceback.raw_frames()) if traceback else ()
+    inside = itertools.takewhile(lambda frame: not is_ours(frame[0].co_filename), raw)
+    frames = [(code.co_filename, code, at) for code, at in inside if is_user_file(code.co_filename)]
     own = [f for f in frames if os.path.dirname(os.path.abspath(f[0])) == folder]
     others = [f for f in frames if "site-packages" not in f[0]]
     for file, code, at in (own or others or frames)[:1]:

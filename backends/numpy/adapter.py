@@ -3,6 +3,8 @@
 Runs inside a backend's interpreter: Python >= 3.9, numpy, autograd.
 """
 
+import contextlib
+
 import numpy as np
 
 TINY = 1e-30  # complex step: nothing is subtracted, so the step only has to be far below every input
@@ -19,6 +21,18 @@ def start(settings):
 
 def prepare(problem):
     return Model(problem)
+
+
+def prepare_native(problem):
+    from . import native
+
+    return native.prepare(problem)
+
+
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the default float). autograd has no state to keep."""
+    yield built, "float64"
 
 
 def prepare_second(problem):

@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, Theano-PyMC. Mode, li
 Theano caches the default mode and hands it to scan's inner function, so they are set before the import and never changed.
 """
 
+import contextlib
 import os
 from collections import OrderedDict
 
@@ -44,6 +45,23 @@ def prepare_native(problem):
     from . import native
 
     return native.prepare(problem)
+
+
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the process's floatX).
+
+    Nothing is set: graphs are compiled in the mode that the process has, and no update is applied.
+    """
+    import theano
+
+    if "loss" in built:
+        costs, given = built["loss"], built.get("args", ())
+        if len(given) > 1 or not all(isinstance(inputs, dict) for inputs in given):
+            raise TypeError("after the cost and the parameters comes one {variable: array} for the graph's free inputs")
+        costs = costs if isinstance(costs, dict) else {costs.name or "loss": costs}
+        built = {"costs": costs, "wrt": built["params"], "inputs": dict(*given)}
+    yield built, theano.config.floatX
 
 
 def prepare_second(problem):

@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22. The framework
 that the other framework with Apply nodes can share this.
 """
 
+import linecache
 import os
 import re
 from types import SimpleNamespace
@@ -180,8 +181,11 @@ class Ops:
                         continue
                     if os.path.dirname(path) in self.harness and os.path.basename(path) not in PASSED:
                         break
-                    if function != "make_node" and os.path.isfile(path) and os.path.dirname(path) not in self.harness:
-                        return path, line
+                    if function != "make_node" and os.path.dirname(path) not in self.harness:
+                        if os.path.isfile(path):
+                            return path, line
+                        if file in linecache.cache:  # a notebook's cell: no file, but lines of the user's
+                            return file, line
         return "", 0
 
     def defined(self, node):

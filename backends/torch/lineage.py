@@ -74,5 +74,9 @@ class Pasts:
             return ""
         if all(stepped for _, stepped in stops):
             return "stepwise"
-        looped = any(node["key"] in behind for behind, _ in stops)
-        return "target" if node["key"] in self.targets and not looped else ""
+        return "target" if node["key"] in self.targets and not self.recurrent(node) else ""
+
+    @staticmethod
+    def recurrent(node):
+        """Whether what a stop stops derives from its own value a step before."""
+        return any(node["key"] in behind for behind, _ in node.get("stops", ()))

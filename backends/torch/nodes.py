@@ -16,7 +16,8 @@ from gradcheck_worker import directions
 
 from . import opened, passes, reverse, tape
 
-SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches", "meant")
+SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches", "meant",
+         "recurrent")  # fmt: skip
 
 
 class Inspected:
@@ -77,7 +78,7 @@ class Inspected:
                 node["why"] = why_no_rule(event)
         for node in self.tape.nodes:
             if node["kind"] == "stop":
-                node["meant"] = self.tape.past.meant(node)
+                node["meant"], node["recurrent"] = self.tape.past.meant(node), self.tape.past.recurrent(node)
         return [{key: node[key] for key in SHOWN if key in node} for node in self.tape.nodes]
 
     def frozen(self, arrays):

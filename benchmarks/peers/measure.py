@@ -424,9 +424,9 @@ class InProcess:
     starts, alive = 1, True
 
     def __init__(self) -> None:
-        from gradcheck._backends._worker.serve import Worker
+        from gradcheck._backends._worker.serve import Worker, load_adapter
 
-        self.worker = Worker(str(HERE / "adapter.py"))
+        self.worker = Worker(load_adapter(str(HERE / "adapter.py")))
 
     def call(self, operation: str, **job: Any) -> dict[str, Any]:
         answer: dict[str, Any] = getattr(self.worker, operation)(**job)

@@ -85,7 +85,16 @@ def diagnose(scene: Scene, use_expect: bool) -> list[Finding]:
     found = [part for claim in claims for part in told_apart(scene, claim)]
     if use_expect:
         found.extend(expectation_gone(scene))
-    return sorted(found, key=lambda f: f.expected)
+    return sorted((unfinished(scene, f) for f in found), key=lambda f: f.expected)
+
+
+def unfinished(scene: Scene, found: Finding) -> Finding:
+    """Where the time for causes ran out, a finding that fails says so: more could have been found."""
+    words = scene.lab.closed_words()
+    said = any(words in text for text in (found.because, found.proof, found.note))
+    if not scene.lab.ran_out or said or found.expected or found.severity is not Severity.ERROR:
+        return found
+    return replace(found, note="; ".join(part for part in (found.note, words) if part))
 
 
 def said_by(rule: Callable[[Scene], Iterable[Claim]], scene: Scene) -> Iterator[Claim]:

@@ -21,7 +21,7 @@ from gradcheck.model import Finding, Gradient, Verdict
 
 @dataclass
 class Seen:
-    """What one backend's reverse pass has not as the forward pass had it. overwritten: (op that keeps it, op that writes or None)."""
+    """What one backend's reverse pass has not as the forward had it. overwritten: (op that keeps it, op that writes or None)."""
 
     redrawn: list[Node] = field(default_factory=list)
     overwritten: list[tuple[Node, Node | None]] = field(default_factory=list)
@@ -85,8 +85,8 @@ def overwritten_finding(seen: Seen, words: str, checks: list[Evidence]) -> Findi
         checks,
         f"the gradient is wrong because a value that {keeper.op} keeps for it is written over",
         numbers=numbers(worst(checks)),
-        because=f"the reverse rule of {keeper.op} at {keeper.place} reads a value that was changed{by_whom} after the forward pass "
-        "used it, unseen by the framework",
+        because=f"the reverse rule of {keeper.op} at {keeper.place} reads a value that was changed{by_whom} after the forward "
+        "pass used it, unseen by the framework",
         proof=f"with that value as the forward pass had it, {words}",
         help="write the change into a new value, or in a way that the framework sees, so that it refuses",
         note=f"the rule of {keeper.op} itself is right",

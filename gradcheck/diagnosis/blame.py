@@ -22,7 +22,19 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
-OPTIONAL = ("why", "active", "defined", "meant", "reaches", "parts", "shared", "stateful", "again")
+OPTIONAL = (
+    "why",
+    "active",
+    "defined",
+    "meant",
+    "reaches",
+    "recurrent",
+    "parts",
+    "stepwise",
+    "shared",
+    "stateful",
+    "again",
+)
 NO_NODES = "this backend cannot be looked into op by op"
 
 
@@ -31,8 +43,9 @@ class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
     meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop; None if that is not
-    known. parts: the ops that a call is made of. shared: a draw that was the same at all steps. stateful: a draw that no
-    key decides; again: how often the gradient's program makes it once more.
+    known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is made of.
+    stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps. stateful: no key
+    decides a draw; again: how often the gradient's program makes it once more.
     """
 
     number: int
@@ -41,13 +54,15 @@ class Node:
     line: int
     column: int
     steps: int
-    kind: str  # op, custom, stop, draw, opaque, loop, call
+    kind: str  # op, custom, stop, draw, opaque, loop, call, integer
     why: str = ""
     active: bool = True
     defined: str = ""
     meant: str = ""
     reaches: Sequence[str] | None = None
+    recurrent: bool = False
     parts: Sequence[int] = ()
+    stepwise: bool = False
     shared: bool = False
     stateful: bool = False
     again: int = 0
@@ -70,12 +85,12 @@ class Node:
 
     @property
     def place(self) -> str:
-        return f"{Path(self.file).name}:{self.line}" if self.file else "a place that is not known"
+        return f"{Path(relative(self.file)).name}:{self.line}" if self.file else "a place that is not known"
 
     @property
     def definition(self) -> str:
         file, _, line = self.defined.rpartition(":")
-        return f"{Path(file).name}:{line}" if file else ""
+        return f"{Path(relative(file)).name}:{line}" if file else ""
 
 
 @dataclass

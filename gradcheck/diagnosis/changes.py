@@ -42,7 +42,9 @@ Maker = Callable[[Scene, Sequence[Evidence], Finding], Iterable[Draft]]
 def prescribed(scene: Scene, checks: Sequence[Evidence], found: Finding) -> Change | None:
     """The first change that puts these checks right, or None."""
     maker = MAKERS.get(found.code)
-    if maker is None:
+    if (
+        maker is None or scene.case.in_process
+    ):  # a model that lives here was not built from a file that could be another
         return None
     try:
         for draft in list(maker(scene, checks, found))[:MOST]:

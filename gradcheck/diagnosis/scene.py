@@ -14,7 +14,7 @@ from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.laboratory import Laboratory
 from gradcheck.model import WHOLE, Blame, Case, Finding, Severity, Verdict, Wrong
 from gradcheck.session import Arrays
-from gradcheck.source import parse
+from gradcheck.source import cell_name, parse, text_of
 
 NAMED = 3  # wrong entries that a line names
 
@@ -220,6 +220,8 @@ def place(parameter: str, index: Sequence[int]) -> str:
 
 def relative(path: Path | str) -> str:
     """A path as a reader in the working directory would type it."""
+    if cell := cell_name(path):
+        return cell
     path = Path(path)
     here = Path.cwd()
     return (
@@ -234,8 +236,8 @@ def relative(path: Path | str) -> str:
 def line_blame(path: Path | str, line: int, op: str = "") -> Blame | None:
     """The blame for a line of a file; None if the file or the line is not there."""
     try:
-        text = Path(path).read_text(encoding="utf-8").splitlines()[line - 1].strip()
-    except (OSError, IndexError, UnicodeDecodeError):
+        text = text_of(path).splitlines()[line - 1].strip()
+    except (OSError, IndexError):
         return None
     return Blame(relative(path), line, None, op, text)
 
@@ -263,7 +265,7 @@ def first_use(case: Case, name: str) -> Blame | None:
 
 def step_function(case: Case) -> ast.FunctionDef | None:
     try:
-        tree = parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(text_of(case.step_file))
     except (OSError, SyntaxError, ValueError):
         return None
     return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == case.step_function), None)

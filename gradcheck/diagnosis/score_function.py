@@ -22,15 +22,20 @@ from gradcheck.model import Finding, Severity, Verdict
 from gradcheck.session import Session
 
 FEW, MANY = 256, 4096  # draws: to begin with, and at most
-REACH = 0.1  # of the input's own size, to either side
+# Moves that are tried until one shows something: how far, of the input's own size, and along which random direction.
+TRIED = ((0.1, "probe"), (0.5, "probe"), (0.5, "mean 1"), (0.5, "mean 2"))
 SURE = 6.0  # standard errors
 CLOSE = 0.05  # how well the slope of the mean is told, as far as MANY draws can
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The slope of the mean over draws, per unit of the input if it is a scalar, else along a random direction."""
+    """The slope of the mean over draws, per unit of the input if it is a scalar, else along a random direction.
 
+    reach: of the moves to either side, in the input's own size.
+    """
+
+    reach: float
     slope: float
     error: float
     draws: int
@@ -68,27 +73,35 @@ def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence) -> boo
     name = evidence.check.parameter
     if name not in session.tensors or not session.tensors[name].is_float:
         return False
-    move = {"key": probe_key(scene.case.seed, "probe", name)}
-    points = [[(name, sign * REACH * evidence.scale, move)] for sign in (1, -1)]
-    values: list[np.ndarray] = []
-    draws, found = 0, False
-    while draws < MANY:
-        more = FEW if not draws else 3 * draws
-        rows = session.redrawn(points, range(draws, draws + more))
+    for reach, salt in TRIED:
+        found = slope_of_mean(scene, session, evidence, reach, salt)
+        if found is not None:
+            evidence.notes["mean over draws"] = found
+            return True
+    return False
+
+
+def slope_of_mean(scene: Scene, session: Session, evidence: Evidence, reach: float, salt: str) -> Mean | None:
+    """The slope of the mean over draws; None if nothing is drawn, or MANY draws do not show that it moves."""
+    name = evidence.check.parameter
+    move = {"key": probe_key(scene.case.seed, salt, name)}
+    points = [[(name, sign * reach * evidence.scale, move)] for sign in (1, -1)]
+    shape = session.tensors[name].shape
+    ones = np.ones(shape)
+    scalar = ones.size == 1
+    unit = directions.dot(ones, move, ones.reshape(-1))[0] * evidence.scale if scalar else 1.0
+    slopes, found = np.zeros(0), None
+    while len(slopes) < MANY:
+        more = FEW if not len(slopes) else 3 * len(slopes)
+        rows = session.redrawn(points, range(len(slopes), len(slopes) + more))
         if rows is None:
-            return False
-        values.append((rows[0] - rows[1])[:, evidence.objective_index] / (2 * REACH))
-        draws += more
-        slopes = np.concatenate(values)
-        mean, error = float(slopes.mean()), float(slopes.std(ddof=1) / np.sqrt(draws))
+            return None
+        slopes = np.concatenate([slopes, (rows[0] - rows[1])[:, evidence.objective_index] / (2 * reach)])
+        mean, error = float(slopes.mean()), float(slopes.std(ddof=1) / np.sqrt(len(slopes)))
         if not np.isfinite(mean):
-            return False
+            return None
         if error and abs(mean) > SURE * error:
-            size = np.prod(session.tensors[name].shape, dtype=int)
-            ones = np.ones(session.tensors[name].shape)
-            unit = directions.dot(ones, move, ones.reshape(-1))[0] * evidence.scale if size == 1 else 1.0
-            evidence.notes["mean over draws"] = Mean(mean / unit, abs(error / unit), draws, size == 1)
-            found = True
+            found = Mean(reach, mean / unit, abs(error / unit), len(slopes), scalar)
             if error <= CLOSE * abs(mean):
                 break
     return found
@@ -103,7 +116,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     drawn = (
         f"what {' and '.join(unique(f'{n.op} at {n.place}' for n in draws[:2]))} gives" if draws else "what is drawn"
     )
-    reach = f"+-{REACH:g} of its size"
+    reach = f"+-{mean.reach:g} of its size"
     return finding(
         "GC401",
         checks,

@@ -21,7 +21,7 @@ from gradcheck.evidence import Evidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.session import Session
-from gradcheck.source import parse
+from gradcheck.source import parse, text_of
 
 FROZEN = 1e-6  # of the gradient along the probe: how well it has to agree with differences under held stops
 WHY = {
@@ -37,29 +37,30 @@ def stopped(scene: Scene) -> Iterable[Claim]:
     """Blocked and surrogate gradients, each over all backends that show it."""
     suspects = [e for e in scene.unexplained(Verdict.MISMATCH, Verdict.DISCONNECTED) if not e.check.dead]
     proven: dict[str, Agreement] = {}
-    blocked: list[Evidence] = []
-    surrogate: list[Evidence] = []
+    cut: list[Evidence] = []
     for group in by(suspects, lambda e: e.check.backend):
+        xp_stops = bool(stop_lines(scene.case))
         opened = (
             agreement(scene, group, replace(scene.case, open_stops=True), scene.arrays)
-            if stop_lines(scene.case)
-            else None
+            if xp_stops
+            else Agreement([], "")
         )
-        if opened is None or not opened.explained:
+        if not opened.explained:
             opened = opened_op_by_op(scene, group)
         if opened.explained:
             proven[group[0].check.backend] = opened
         for evidence in opened.explained:
             evidence.notes["stops"] = stops_before(scene, evidence)
-        held = held_fixed(scene, [e for e in group if not any(e is known for known in opened.explained)])
-        cut = [e for e in [*opened.explained, *held] if not is_flat(e)]
-        surrogate += [e for e in opened.explained if is_flat(e)]
-        as_meant = meant(scene, cut)
-        surrogate += as_meant
-        blocked += [e for e in cut if e not in as_meant]
+        cut += opened.explained
+        cut += held_fixed(scene, [e for e in group if not any(e is known for known in opened.explained)])
+    as_meant = meant(scene, [e for e in cut if not is_flat(e)])
+    surrogate = [e for e in cut if is_flat(e) or e in as_meant]
+    blocked = [e for e in cut if e not in surrogate]
     for evidence in surrogate:
         accept(evidence)
     for evidence in blocked:
+        if any(n.recurrent for n in evidence.notes["stops"]) and "GC203" not in evidence.check.codes:
+            evidence.check = replace(evidence.check, codes=(*evidence.check.codes, "GC205", "GC203"))
         if evidence.gradient.array is None or not evidence.gradient.array.any():
             evidence.check = replace(evidence.check, verdict=Verdict.DISCONNECTED)
     for code, found, describe in (("GC205", blocked, blocked_finding), ("GC703", surrogate, surrogate_finding)):
@@ -91,8 +92,7 @@ def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
             gradients = session.composed(open_stops=True)
     except BackendError as error:
         return Agreement([], f"the counterfactual could not be run: {error.message}")
-    opened = held_against(scene, group, gradients)
-    return opened
+    return held_against(scene, group, gradients)
 
 
 def held_fixed(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
@@ -118,29 +118,40 @@ def held_fixed(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
 
 
 def meant(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
-    """Those of one backend's checks whose gradient is that of the forward with its stops' values held fixed, where all stops on
-    the way are meant. Which words: in notes["meant"].
+    """Those whose gradient is that of the forward with its stops' values held fixed, where all stops on the way are meant.
+
+    Shown on a backend that can hold them; the same gradients of other backends are meant then, too. In notes["meant"]: why, the
+    relative error, and that backend.
     """
     live = [e for e in checks if e.gradient.array is not None and e.gradient.array.any()]
     live = [e for e in live if e.notes["stops"] and all(n.meant for n in e.notes["stops"])]
-    if not live:
-        return []
-    backend = live[0].check.backend
-    try:
-        with scene.lab.session(scene.case, backend, scene.arrays) as session:
-            misses = {id(e): frozen_miss(scene, session, e) for e in live} if session.can("frozen") else {}
-    except BackendError:
-        return []
-    found = [e for e in live if misses.get(id(e)) is not None]
+    shown: dict[tuple[str, str], tuple[str, float, str]] = {}
+    for group in by(live, lambda e: e.check.backend):
+        backend = group[0].check.backend
+        try:
+            with scene.lab.session(scene.case, backend, scene.arrays) as session:
+                misses = {pair(e): frozen_miss(scene, session, e) for e in group} if session.can("frozen") else {}
+        except BackendError:
+            continue
+        for evidence in group:
+            if (miss := misses.get(pair(evidence))) is not None:
+                shown.setdefault(pair(evidence), (evidence.notes["stops"][0].meant, miss, backend))
+    found = [e for e in live if pair(e) in shown]
     for evidence in found:
-        evidence.notes["meant"] = evidence.notes["stops"][0].meant, misses[id(evidence)]
+        evidence.notes["meant"] = shown[pair(evidence)]
     return found
 
 
+def pair(evidence: Evidence) -> tuple[str, str]:
+    return evidence.check.objective, evidence.check.parameter
+
+
 def stops_before(scene: Scene, evidence: Evidence) -> list[Node]:
-    """The stops that gradients pass through on the way to a check's objective."""
-    stops = nodes_of(scene, evidence.check.backend, ("stop",))
-    return [n for n in stops if n.reaches is None or evidence.check.objective in n.reaches]
+    """The stops on the way to a check's objective, as told by a backend that knows where they lead."""
+    own, others = evidence.check.backend, [r.backend for r in scene.results]
+    listed = [nodes_of(scene, name, ("stop",)) for name in dict.fromkeys([own, *others])]
+    knowing = next((nodes for nodes in listed if nodes and nodes[0].reaches is not None), listed[0])
+    return [n for n in knowing if n.reaches is None or evidence.check.objective in n.reaches]
 
 
 def frozen_miss(scene: Scene, session: Session, evidence: Evidence) -> float | None:
@@ -166,6 +177,7 @@ def is_flat(evidence: Evidence) -> bool:
 def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evidence]) -> Finding:
     shown = worst(checks)
     wholly = all(e.check.verdict is Verdict.DISCONNECTED for e in checks)
+    loops = not wholly and any(n.recurrent for n in shown.notes["stops"])
     backend = shown.check.backend
     return finding(
         "GC205",
@@ -174,9 +186,10 @@ def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evi
         if wholly
         else f"part of the gradient is blocked by {stop_name(shown)}",
         numbers=numbers(shown),
-        because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way",
-        proof=f"with what {stop_name(shown)} returns held fixed, on {backend}, differences of the forward agree with the gradient "
-        f"that is there, to {shown.notes['held']:.0e}"
+        because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way"
+        + ("; what it stops comes from its own value a step before: the history is cut there" if loops else ""),
+        proof=f"with what {stop_name(shown)} returns held fixed, on {backend}, differences of the forward agree with the "
+        f"gradient that is there, to {shown.notes['held']:.0e}"
         if "held" in shown.notes
         else f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
         help=f"remove the {stop_name(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
@@ -212,7 +225,7 @@ def words(proven: dict[str, Agreement], backend: str, checks: Sequence[Evidence]
 
 
 def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Finding:
-    why, miss = shown.notes["meant"]
+    why, miss, backend = shown.notes["meant"]
     observed, intended = WHY[why]
     return finding(
         "GC703",
@@ -221,7 +234,7 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective moves through {places(scene.case, shown)}, too; {observed}",
-        proof=f"with what it returns held fixed, differences of the forward agree with the gradient, to {miss:.0e}",
+        proof=f"with what it returns held fixed, on {backend}, differences of the forward agree with the gradient, to {miss:.0e}",
         note=f"{intended}; differences of the forward itself cannot confirm it",
         whose="the step",
         blame=stop_blame(scene.case, shown),
@@ -231,7 +244,7 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
 def stop_lines(case: Case) -> list[int]:
     """Lines of the step's file that call stop_gradient; in the step itself first."""
     try:
-        tree = parse(case.step_file.read_text(encoding="utf-8"))
+        tree = parse(text_of(case.step_file))
     except (OSError, SyntaxError, ValueError):
         return []
     step = step_function(case)

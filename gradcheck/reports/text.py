@@ -47,6 +47,25 @@ def render(report: Report, console: Console, verbose: int = 0, quiet: bool = Fal
         console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
+def text(report: Report, width: int = 80, verbose: int = 0) -> str:
+    """The whole report as plain text."""
+    return plain(lines(printable(report), width, verbose)).rstrip("\n")
+
+
+def failures(report: Report, width: int = 80) -> str:
+    """What a failing test has to say: every finding that was not expected, but for mere advice, and the summary."""
+    report = printable(report)
+    told = [
+        plain(_finding(case.path, finding, width, verbose=1))
+        for case in report.cases
+        for finding in case.findings
+        if not finding.expected and finding.severity is not Severity.ADVICE
+    ]
+    told += [f"{problem}\n" for problem in report.problems]
+    rerun = plain(command_lines("rerun: ", report.rerun, width)) if report.rerun else ""
+    return "\n".join([*told, f"{summary(report)}\n{rerun}".rstrip()])
+
+
 def lines(report: Report, width: int, verbose: int = 0, quiet: bool = False) -> Iterator[Line]:
     """The whole report; no line wider than `width` columns (but never narrower than 40)."""
     width = max(width, NARROWEST)
@@ -199,9 +218,11 @@ def _blame(blame: Blame, width: int, verbose: int) -> Iterator[Line]:
     op = f"  ({blame.op})" if blame.op and (verbose or not blame.text) else ""
     text = (blame.text.strip() + op).strip()
     beside = cells(INDENT + place) + 2 + cells(text) <= width
-    yield from hang(f"{INDENT}{place}  ", text if beside else "", width, "cyan")
-    if not beside:  # code reads badly in a narrow column
-        yield from hang(f"{INDENT}  ", text, width)
+    if beside:
+        yield from hang(f"{INDENT}{place}  ", text, width, "cyan")
+    else:  # code reads badly in a narrow column
+        yield from hang(INDENT, place, width, style="cyan")
+        yield from hang(f"{INDENT}  ", text, width) if text else ()
 
 
 def _backends(report: Report, width: int) -> Iterator[Line]:

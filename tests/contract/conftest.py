@@ -15,11 +15,11 @@ from gradcheck._backends._worker import directions
 from gradcheck._backends._worker.problem import load_step
 from gradcheck.case_file import load
 from gradcheck.catalog import load_backends
-from gradcheck.check import job, outcome
 from gradcheck.crew import Crew
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.evidence import BackendEvidence
 from gradcheck.model import Case, Placement, Role
+from gradcheck.pipeline import job, outcome
 from gradcheck.session import Arrays, Session
 from gradcheck.workers import Limits
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from gradcheck._backends._worker import directions
-from gradcheck.check import job
 from gradcheck.data import arrays as seeded_arrays
 from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, numbers
 from gradcheck.evidence import BackendEvidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Case, Verdict
+from gradcheck.pipeline import job
 from gradcheck.session import rms
 
 pytestmark = pytest.mark.backend

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradcheck import check
+from gradcheck import pipeline
 from gradcheck.diagnosis import changes
 
 pytestmark = pytest.mark.backend
@@ -111,6 +111,6 @@ def test_a_change_that_does_not_help_is_not_shown(tmp_path, monkeypatch):
         yield changes.Draft(scene.case.path, text, "name: [\n")
 
     monkeypatch.setitem(changes.MAKERS, "GC205", useless)
-    (finding,) = check.run([Path("case.yaml")], check.Settings()).cases[0].findings
+    (finding,) = pipeline.run([Path("case.yaml")], pipeline.Settings()).cases[0].findings
     assert finding.code == "GC205"
     assert finding.change is None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradcheck import check
+from gradcheck import pipeline
 
 CASE = """\
 name: {name}
@@ -33,7 +33,7 @@ def findings(tmp_path_factory):
     (folder / "step.py").write_text('def step(xp, x, h, w):\n    return {"h": w * h + x}\n')
     for name, (value, at, _, _) in TOLD.items():
         (folder / f"{name}.yaml").write_text(CASE.format(name=name, value=value, at=at))
-    report = check.run([Path(folder)], check.Settings())
+    report = pipeline.run([Path(folder)], pipeline.Settings())
     assert report.exit_code == 0
     return {case.name: case.findings for case in report.cases}
 

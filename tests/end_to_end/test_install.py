@@ -62,11 +62,14 @@ def wheel(tmp_path_factory) -> Path:
 def test_wheel_has_backends_and_cases_and_nothing_at_the_top(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert "[pytest11]\ngradcheck = gradcheck.pytest_plugin" in points
     assert "gradcheck/_backends/theano/backend.toml" in names
     assert "gradcheck/_backends/_worker/serve.py" in names
     assert "gradcheck/_backends/jax/requirements.txt" in names
     assert "gradcheck/_cases/rnn_vae.yaml" in names
     assert "gradcheck/diagnosis/pages/GC202.md" in names
+    assert "gradcheck/pytest_plugin.py" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"gradcheck"}
     assert not [name for name in names if "__pycache__" in name]
 
@@ -85,6 +88,8 @@ def test_wheel_works_from_an_empty_folder(wheel, tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "18 passed" in ran.stdout
     assert run([gradcheck, "explain", "GC202"], work).stdout.startswith("# GC202")
+    program = "import gradcheck; print(gradcheck.run('mine.yaml', backends=['unroll']).ok, gradcheck.check.__name__)"
+    assert run([str(environment / "bin" / "python"), "-c", program], work).stdout == "True check\n"
 
 
 def test_readme_command_runs_the_main_case(tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gradcheck.check import Settings, run
 from gradcheck.model import Report
+from gradcheck.pipeline import Settings, run
 from gradcheck.workers import Limits
 
 HERE = Path(__file__).parent

@@ -213,20 +213,7 @@ def examined(
 
     def submit() -> None:
         if (plan := next(remaining, None)) is not None:
-            try:
-                arrays = seeded_arrays(plan.case)
-            except (OSError, ValueError, GradcheckError) as error:
-                arrays, problem = {}, BackendError(f"the inputs cannot be made: {error}", code="GC905")
-                failed: Future[BackendEvidence] = Future()
-                failed.set_exception(problem)
-                waiting.append((plan, [failed for _ in plan.backends]))
-                return
-            ask = (settings.self_test, settings.order)
-            jobs = [
-                crew.submit(plan.case, name, job(plan.case, name, arrays, crew, *ask, wanted=plan.wanted(name)))
-                for name in plan.backends
-            ]
-            waiting.append((plan, jobs))
+            waiting.append((plan, ordered(plan, crew, settings)))
 
     for _ in range(LOOKAHEAD):
         submit()
@@ -240,6 +227,21 @@ def examined(
         waiting.popleft()
         yield plan, results
         submit()
+
+
+def ordered(plan: Plan, crew: Crew, settings: Settings) -> list[Future[BackendEvidence]]:
+    """The evidence of each of the plan's backends, on its way."""
+    try:
+        arrays = seeded_arrays(plan.case)
+    except (OSError, ValueError, GradcheckError) as error:
+        failed: Future[BackendEvidence] = Future()
+        failed.set_exception(BackendError(f"the inputs cannot be made: {error}", code="GC905"))
+        return [failed for _ in plan.backends]
+    ask = (settings.self_test, settings.order)
+    return [
+        crew.submit(plan.case, name, job(plan.case, name, arrays, crew, *ask, wanted=plan.wanted(name)))
+        for name in plan.backends
+    ]
 
 
 def job(
@@ -369,6 +371,21 @@ def draws_matter(results: Sequence[BackendEvidence]) -> bool:
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------------
+
+
+def report_of(plan: Plan, case: CaseReport, settings: Settings, command: str, crew: Crew) -> Report:
+    """The report of a run that had one case."""
+    return Report(
+        version=__version__,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=case.check_seconds + case.diagnosis_seconds,
+        exit_code=exit_code([plan], [case], [], settings),
+        command=command,
+        backends=crew.reports([name for name in plan.backends if any(c.backend == name for c in case.checks)]),
+        cases=(case,),
+        rerun="" if plan.case.in_process else rerun([case]),
+        warnings=case.warnings,
+    )
 
 
 def is_failing(report: CaseReport) -> bool:
