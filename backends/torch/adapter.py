@@ -23,6 +23,15 @@ def start(settings):
     return {"framework_version": str(torch.__version__)}
 
 
+@contextlib.contextmanager
+def in_process(built):
+    """Around a check in the user's own process: (the model in native form, the process's default float).
+
+    Every evaluation puts the model, the generators and torch's default float back as they were: see state.
+    """
+    yield built, str(torch.get_default_dtype()).rpartition(".")[2]
+
+
 def prepare(problem):
     return Model(problem) if problem.rollout == "unroll" else Scanned(problem)
 

@@ -61,11 +61,14 @@ class Native:
         self.losses = named_losses(built.get("loss"))
         named = unique(trees.named_tensors(self.params))
         self.tensors = {name: checked(name, tensor) for name, tensor in first_of_each(named).items()}
-        if problem.widen:
-            self.widen()
         if "step" in built:
             problem.steps = self.length()
-        self.state = state.State(self.tensors, trees.modules(self.params), [self.args, self.carry, self.inputs])
+        data = [self.args, self.carry, self.inputs]
+        self.state = state.State(self.tensors, trees.modules(self.params), data, problem.widen)
+        if problem.widen:
+            self.carry, self.inputs, self.args = (
+                trees.mapped(wide, tree) for tree in (self.carry, self.inputs, self.args)
+            )
         self.declare()
 
     def as_leaf(self, leaf):
@@ -74,16 +77,11 @@ class Native:
             return torch.tensor(leaf, dtype=self.default)
         return torch.tensor(leaf) if isinstance(leaf, (np.ndarray, np.generic)) else leaf
 
-    def widen(self):
-        """Take every float32 tensor of the model as float64."""
-        wide = trees.Widened()
-        for tensor in [*self.tensors.values(), *(b for m in trees.modules(self.params) for b in m.buffers())]:
-            wide.in_place(tensor)
-        self.args, self.carry, self.inputs = map(wide.copied, (self.args, self.carry, self.inputs))
-
     def declare(self):
         """Tell the problem what the model has, and run it once: that shows its objectives."""
         arrays = {name: as_array(tensor) for name, tensor in self.tensors.items() if self.is_asked(tensor)}
+        if self.problem.widen:
+            arrays = {name: wide(array) for name, array in arrays.items()}
         for name in selected(self.problem.wanted, arrays):
             if trees.dtype_name(self.tensors[name]) == "bfloat16":
                 raise StepError(
@@ -309,6 +307,11 @@ def checked(name, tensor):
             ".detach().requires_grad_() of it"
         )
     return tensor
+
+
+def wide(leaf):
+    """A float32 array as float64. Tensors are widened where they are, and only within an evaluation."""
+    return leaf.astype(np.float64) if isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 else leaf
 
 
 def as_array(tensor):

@@ -24,7 +24,8 @@ class Inspected:
     """What lets a diagnosis look into a model (see backends/README.md)."""
 
     def recorder(self, **changes):
-        return tape.Recorder(os.path.dirname(os.path.abspath(self.problem.step_file)), **changes)
+        file = self.problem.step_file
+        return tape.Recorder(os.path.dirname(os.path.abspath(file)) if file else "", **changes)
 
     @functools.cached_property
     def tape(self):

@@ -60,15 +60,17 @@ def redrawing(seed):
 class State:
     """What a model is put back to after each evaluation, bit for bit.
 
-    tensors: the parameters by name; modules: those whose buffers and flags are kept; data: trees of what the model is given.
+    tensors: the parameters by name; modules: those whose tensors and flags are kept; data: trees of what the model is given.
+    widened: whether float32 tensors are float64 within an evaluation.
     """
 
-    def __init__(self, tensors, modules, data):
-        self.tensors = tensors
-        given = [leaf for tree in data for _, leaf in trees.leaves(tree) if isinstance(leaf, torch.Tensor)]
-        buffers = [buffer for module in modules for buffer in module.buffers()]
-        every = {id(t): t for t in [*tensors.values(), *buffers, *given]}
-        self.kept = [(t, t.detach().clone(), t.requires_grad, t.grad) for t in every.values() if t.is_leaf]
+    def __init__(self, tensors, modules, data, widened=False):
+        self.tensors, self.widened = tensors, widened
+        given = [leaf for tree in data for _, leaf in trees.leaves(tree)]
+        modules = [*modules, *(leaf for leaf in given if isinstance(leaf, torch.nn.Module))]
+        inside = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        every = {id(t): t for t in [*tensors.values(), *inside, *given] if isinstance(t, torch.Tensor) and t.is_leaf}
+        self.kept = [(t, t.data, t.detach().clone(), t.requires_grad, t.grad) for t in every.values()]
         self.flags = {id(m): (m, m.training) for module in modules for m in module.modules()}
 
     @contextlib.contextmanager
@@ -76,8 +78,10 @@ class State:
         """Moved to these arrays, seeded; as before, after."""
         with seeded(seed, default):
             try:
-                for tensor, *_ in self.kept:
+                for tensor, own, *_ in self.kept:
                     tensor.grad = None
+                    if self.widened and own.dtype is torch.float32:
+                        tensor.data = own.double()
                 for name, array in arrays.items():
                     with torch.no_grad():
                         self.tensors[name].copy_(torch.tensor(array))
@@ -89,14 +93,14 @@ class State:
                 self.restore()
 
     def restore(self):
-        for tensor, before, required, gradient in self.kept:
+        for tensor, own, before, required, gradient in self.kept:
             if not tensor.is_leaf:  # written in place by what requires grad
                 tensor.detach_()
+            tensor.grad = None  # it has to be of the dtype that its tensor has
+            if tensor.data_ptr() != own.data_ptr() or tensor.dtype != own.dtype or tensor.shape != own.shape:
+                tensor.data = own  # widened, or replaced by way of .data
             with torch.no_grad():
-                if tensor.shape == before.shape and tensor.dtype == before.dtype:
-                    tensor.detach().copy_(before)
-                else:  # replaced by way of .data
-                    tensor.data = before.clone()
+                tensor.detach().copy_(before)
             tensor.requires_grad_(required)
             tensor.grad = gradient
         for module, training in self.flags.values():

@@ -3,7 +3,6 @@
 Runs inside the interpreter of the torch backend: Python >= 3.9, torch.
 """
 
-import numpy as np
 import torch
 from gradcheck_worker import namespace
 
@@ -87,33 +86,3 @@ def tensors_in(tree):
 def dtype_name(value):
     """The name of a tensor's dtype; "" of what has none."""
     return namespace.dtype_name(getattr(value, "dtype", ""))
-
-
-class Widened:
-    """float32 as float64. What is met twice stays one: tied tensors, and modules shared by two containers."""
-
-    def __init__(self):
-        self.copies = {}
-
-    @staticmethod
-    def in_place(tensor):
-        if tensor.dtype is torch.float32:
-            tensor.data = tensor.data.double()
-
-    def copied(self, tree):
-        """The tree with float64 tensors in the place of float32 ones; modules are widened where they are."""
-
-        def wide(leaf):
-            if isinstance(leaf, torch.nn.Module):
-                for tensor in [*leaf.parameters(), *leaf.buffers()]:
-                    self.in_place(tensor)
-            elif isinstance(leaf, torch.Tensor) and leaf.dtype is torch.float32:
-                if id(leaf) not in self.copies:
-                    copy = leaf.detach().double().requires_grad_(leaf.requires_grad)
-                    self.copies[id(leaf)] = leaf, copy  # the leaf is kept, so that its id stays its own
-                return self.copies[id(leaf)][1]
-            elif isinstance(leaf, np.ndarray) and leaf.dtype == np.float32:
-                return leaf.astype(np.float64)
-            return leaf
-
-        return mapped(wide, tree)

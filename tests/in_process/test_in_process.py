@@ -72,6 +72,10 @@ def test_autograd(jax_and_autograd):
     run(jax_and_autograd, "autograd_models.py")
 
 
+def test_torch(tmp_path):
+    run(environment_with("torch", tmp_path / "environment"), "torch_models.py")
+
+
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="Theano-PyMC has no Python that gradcheck itself runs on but 3.11"
 )
