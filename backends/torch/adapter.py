@@ -143,8 +143,8 @@ class Unrolled:
         return {n["name"]: np.stack([row[n["name"]].numpy() for row in rows]) for n in self.problem.in_step}
 
 
-class Scanned(Unrolled):
-    """The same step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
+class UnderScan(Unrolled):
+    """One case under torch's scan operator."""
 
     def __init__(self, problem):
         if scan.unavailable():
@@ -195,6 +195,13 @@ class Model(Unrolled, nodes.Inspected):
             yield {name: found[name] for name in names}, {name: tensors[name] for name in self.problem.wrt}
 
 
+class Scanned(UnderScan, nodes.InspectedUnrolled):
+    """The same under the scan operator."""
+
+    def unrolled(self):
+        return Model(self.problem)
+
+
 class Contracted:
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
 
@@ -222,5 +229,5 @@ class SecondOrder(Contracted, Unrolled):
     """Unrolled."""
 
 
-class SecondOrderScan(Contracted, Scanned):
+class SecondOrderScan(Contracted, UnderScan):
     """Under the scan operator, whose reverse rule is a scan that is differentiated again."""

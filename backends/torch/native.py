@@ -217,12 +217,15 @@ class Native:
         return found
 
 
-class Scanned(Native):
-    """A step under torch's scan operator. What is inside it cannot be looked at op by op; the unrolled step can."""
+class Scanned(Native, nodes.InspectedUnrolled):
+    """A step under torch's scan operator."""
 
     def __init__(self, problem, built, default):
         self.operator = scan.Operator()
         super().__init__(problem, built, default)
+
+    def unrolled(self):
+        return Model(self.problem, self.built, self.default)
 
     values_in_grad_mode = False  # the operator would trace the step's derivative at each of them
 

@@ -182,6 +182,32 @@ class Inspected:
         return self.listened(name, True) if passes.needs_backward(answers) and not accumulate else (recorder, kept)
 
 
+class InspectedUnrolled:
+    """The same of a scan, whose inside the operator hides: of the same step in a loop. `unrolled()` makes that model."""
+
+    @functools.cached_property
+    def in_a_loop(self):
+        return self.unrolled()
+
+    def nodes(self):
+        return self.in_a_loop.nodes()
+
+    def focus(self, node, step):
+        return self.in_a_loop.focus(node, step)
+
+    def births(self):
+        return self.in_a_loop.births()
+
+    def composed(self, **changes):
+        return self.in_a_loop.composed(**changes)
+
+    def frozen(self, arrays):
+        return self.in_a_loop.frozen(arrays)
+
+    def redrawn(self, arrays, seeds):
+        return self.in_a_loop.redrawn(arrays, seeds)
+
+
 def forward_births(recorder, number_of):
     """The first call whose results are not finite though its inputs are."""
     for event in recorder.events:
