@@ -175,7 +175,7 @@ class Search:
 
     def run(self) -> Wrong | None:
         """Place the errors; None if nothing can be said."""
-        if self.evidence.fingerprint is not None:
+        if self.evidence.fingerprint is not None and self.evidence.fingerprint.tells_all:
             return self.pattern()
         if self.size <= FEWER:
             return self.counted(self.whole())
@@ -193,7 +193,7 @@ class Search:
         shared = (
             f"each is {found.factor:.6g} times the right one"
             if found.kind == "factor"
-            else f"the right ones {found.words}"
+            else f"the right ones {found.words}" + ("" if found.factor == 1 else f", times {found.factor:.6g}")
         )
         return self.summary(int(np.count_nonzero(error)), True, [], self.whole(), shared)
 
@@ -422,7 +422,7 @@ def largest_right(search: Search, wrong: Wrong | None) -> float:
     """The largest entry of the right gradient, as far as it is known."""
     looked = max(abs(look.reference) for look in search.looks.values())
     fingerprint, array = search.evidence.fingerprint, search.evidence.gradient.array
-    if fingerprint is not None and array is not None:
+    if fingerprint is not None and fingerprint.tells_all and array is not None:
         return float(np.max(np.abs(fingerprint.corrected(array))))
     if wrong is None or not wrong.exact:
         return looked or float(np.max(np.abs(search.flat)))

@@ -18,7 +18,8 @@ from gradcheck.evidence import BackendEvidence, Evidence
 from gradcheck.model import Case, Check, Gradient, Verdict
 from gradcheck.numerics import reference
 from gradcheck.numerics.compare import NEEDED_POWER, Comparison, compare, looseness
-from gradcheck.numerics.fingerprint import Fingerprint, Probe, recognise
+from gradcheck.numerics.fingerprint import Fingerprint, Fresh, Probe, precision, recognise
+from gradcheck.numerics.localise import strides
 from gradcheck.numerics.reference import Allowance, Estimate
 from gradcheck.session import Arrays, Move, Point, Session, unmoved
 
@@ -31,6 +32,7 @@ Gradients = dict[tuple[str, str], Gradient]
 FAR = np.array([1.0, -0.7, 4.0, -3.0])  # of an input's own size: moves that show whether it matters at all
 BESIDE = 2.0**-20  # of a large move: how close the point is that tells a jump from a slope
 USEFUL_STEP = 2.0**-5  # central steps shrunk by bounds below this would be of no use where rounding is large
+AGAIN = 8  # fresh probes of a gradient that looks rounded
 RETRIES = 0.3  # of the values that a case without retries may cost
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -105,7 +107,8 @@ class Examination:
         self.jumps = reference.in_two_groups(values[1:])
         # how many times its least the forward's rounding is: tangents are carried along the same way, and lose as much
         least = 0.3 * self.eps * np.maximum(np.abs(self.base), 1e-6 * magnitudes[0]) + np.finfo(float).tiny
-        self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
+        with np.errstate(invalid="ignore"):  # of an objective that is not finite
+            self.amplified = np.maximum(1.0, np.nan_to_num(self.sigma / least, nan=1.0, posinf=1.0))
         return bool(self.finite.any())
 
     def pilot(self) -> None:
@@ -131,7 +134,7 @@ class Examination:
         """All inputs moved at once, each along a random direction of its own."""
         return [(name, t * self.scales[name], self.move(name, "joint")) for name in self.names]
 
-    def move(self, name: str, salt: str = "", **kind: int) -> Move:
+    def move(self, name: str, salt: str = "", **kind: Any) -> Move:
         """A move of one input: the direction named `salt`, or of another kind (see session.Move). Kept inside its bounds."""
         return self.domains[name].keep({**({"key": self.key(salt, name)} if salt else {}), **kind})
 
@@ -187,7 +190,12 @@ class Examination:
 
     def probe(self, name: str, step: float, salt: str = "probe", allowance: Allowance | None = None) -> Estimate:
         """Directional derivatives along a random direction of one input, steps adapted until the bound suffices."""
-        move = self.move(name, salt)
+        return self.probed(name, step, self.move(name, salt), allowance, first=salt == "probe")
+
+    def probed(
+        self, name: str, step: float, move: Move, allowance: Allowance | None = None, first: bool = False
+    ) -> Estimate:
+        """The same along any move. first: of this input, so that the step to begin with is still to be chosen."""
         if self.complex:
             value = self.source.derivatives([[(name, self.scales[name], move)]])[0]
             sizes = np.array([self.along(i, name, move)[2] for i in range(len(self.objectives))])
@@ -196,7 +204,7 @@ class Examination:
             zero = np.zeros_like(value)
             return Estimate(value, bound, zero, bound, 0.0, (), moved, zero, "complex step")
         enough, needed = self.enough(name, move)
-        if salt == "probe":
+        if first:
             step = self.first_step(name, enough)
         found = self.ladder(name, move, step, enough, needed, allowance)
         tried = [h for h, _ in found.ladder[::2]]
@@ -352,12 +360,11 @@ class Examination:
         return found
 
     def null_by_draw(self, gradient: Gradient) -> bool:
-        """Whether a null gradient is one through a random draw: the case draws in the step, and a scan runs it."""
-        return (
-            (self.case.draws_in_step or self.case.native_draws)
-            and self.session.rollout == "scan"
-            and "No gradient defined for" not in gradient.why
-        )
+        """Whether a null gradient is one through a random draw: a scan draws in its step, which a native model may have in any
+        rollout.
+        """
+        scanned = self.case.draws_in_step and self.session.rollout == "scan"
+        return (scanned or self.case.native_draws) and "No gradient defined for" not in gradient.why
 
     def dead(self, i: int, name: str, gradient: Gradient) -> Evidence:
         """Neither gradient nor objective moves; larger moves tell a stepwise objective from a dead input.
@@ -404,15 +411,20 @@ class Examination:
             # only a complex step sees this far down; the reverse pass is no more exact than the terms it cancels
             reason = f"rounding: gradient and error are below that of the objective's terms, {self.own_rounding(i):.1e}"
             return self.verdict(i, name, Verdict.INCONCLUSIVE, ("GC403",), gradient, estimate, comparison, reason)
+        salt, tries = "probe", 2
+        if gradient.array is not None and precision(gradient.array):
+            tries = AGAIN
+        if comparison.verdict is Verdict.PASS and tries == AGAIN:
+            salt, estimate, comparison = self.looked_at_again(i, name, estimate, comparison)
         if comparison.verdict is Verdict.MISMATCH:
-            before = self.source.evaluations
-            for attempt in range(2):
+            judged, before = salt, self.source.evaluations
+            for attempt in range(tries):
                 salt = f"confirm {attempt}"
-                second = self.probe(name, estimate.step / 8 ** (attempt + 1), salt)
+                second = self.probe(name, estimate.step / 8 ** min(attempt + 1, 2), salt)
                 confirmed = self.comparison(i, name, second, salt)
                 if confirmed.verdict is Verdict.MISMATCH:
                     break
-                if confirmed.verdict is Verdict.PASS and attempt:
+                if confirmed.verdict is Verdict.PASS and attempt == tries - 1:
                     return replace(self.verdict(i, name, Verdict.PASS, (), gradient, second, confirmed), salt=salt)
             else:
                 code, reason = self.why_not(i, name, second)
@@ -428,7 +440,8 @@ class Examination:
                 estimate,
                 comparison,
             )
-            probes = {"probe": (estimate, comparison), salt: (second, confirmed)}
+            found.salt = judged
+            probes = {judged: (estimate, comparison), salt: (second, confirmed)}
             if not disconnected:
                 found.fingerprint = self.recognised(i, name, {key: known for key, (known, _) in probes.items()})
             found = localised(self, i, name, found, probes)
@@ -439,21 +452,43 @@ class Examination:
             return self.verdict(i, name, Verdict.INCONCLUSIVE, (code,), gradient, estimate, comparison, reason)
         return self.verdict(i, name, Verdict.PASS, (), gradient, estimate, comparison)
 
+    def looked_at_again(
+        self, i: int, name: str, estimate: Estimate, comparison: Comparison
+    ) -> tuple[str, Estimate, Comparison]:
+        """A gradient that passed though it is made of numbers of a lower precision: the first of some fresh probes that show
+        an error, else what is given. Such errors are of the size of the tolerance, and one direction alone can miss them.
+        """
+        for k in range(AGAIN):
+            salt = f"again {k}"
+            found = self.probe(name, estimate.step or self.step, salt)
+            compared = self.comparison(i, name, found, salt)
+            if compared.verdict is Verdict.MISMATCH:
+                return salt, found, compared
+        return "probe", estimate, comparison
+
     def recognised(self, i: int, name: str, known: dict[str, Estimate]) -> Fingerprint | None:
         """What the wrong gradient equals, from the probes that showed it; a fresh one is run for what they suggest."""
         array = self.gradients[self.objectives[i], name].array
         assert array is not None
 
-        def probe(salt: str, estimate: Estimate) -> Probe:
-            def dot(candidate: NDArray[Any]) -> tuple[float, float]:
-                return self.dot(candidate, name, self.move(name, salt))[:2]
+        def probe(move: Move, estimate: Estimate | None = None) -> Probe:
+            estimate = estimate or self.probed(name, self.step, move)
+
+            def dot(candidate: NDArray[Any]) -> tuple[float, float, float]:
+                return self.dot(candidate, name, move)
 
             return Probe(dot, float(estimate.value[i]), float(estimate.bound[i]))
 
-        def fresh() -> Probe:
-            return probe("recognise", self.probe(name, self.step, "recognise"))
+        steps = strides(self.session.tensors[name].shape)
 
-        return recognise(array, [probe(salt, estimate) for salt, estimate in known.items()], fresh)
+        def fresh(salt: str, axes: Sequence[int]) -> Probe:
+            kept = [[steps[a], self.session.tensors[name].shape[a]] for a in axes]
+            return probe(self.move(name, salt, **({"alike": kept} if kept else {})))
+
+        turns = bool(self.domains[name].inside)  # entries are turned one by one to stay inside
+        return recognise(
+            array, [probe(self.move(name, salt), found) for salt, found in known.items()], Fresh(fresh, not turns)
+        )
 
     def own_rounding(self, i: int) -> float:
         """What a few operations on terms of the objective's size may lose, along a probe."""

@@ -97,6 +97,10 @@ class Objective:
     at: str | int
     wrt: tuple[str, ...]
     line: int = 0
+    # set by diagnosis only: the objective of the case that this is a part of, and which: (axis, index) of what is reduced, whose
+    # axis 0 is time if `at` is "all"
+    whole: str = ""
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         ],
         "objectives": [
             {"name": o.name, "of": o.of, "reduce": o.reduce, "at": o.at, "wrt": differentiable(case, o)}
+            | ({"whole": o.whole, "part": list(o.part)} if o.part else {})
             for o in case.objectives
         ],
     }
@@ -117,7 +118,7 @@ class Session:
         return tensors_of(self.arrays)
 
     def can(self, operation: str) -> bool:
-        """Whether the backend offers an optional operation: nodes, births, composed, discrepancies, frozen, ..."""
+        """Whether the backend offers an optional operation (see backends/README.md)."""
         return bool(self.facts.get(operation))
 
     def values(self, points: Sequence[Point]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -154,12 +155,15 @@ class Session:
         """Every gradient that the case asks for, by (objective, input), times the cotangent that reverse passes start from."""
         return self._gradients(self._call("gradients", point=plain(point), cotangent=cotangent))
 
-    def _gradients(self, answer: dict[str, Any]) -> dict[tuple[str, str], Gradient]:
+    def _gradients(
+        self, answer: dict[str, Any], objectives: Sequence[str] | None = None
+    ) -> dict[tuple[str, str], Gradient]:
+        """The gradients of an answer, which must hold those of all objectives, or of these."""
         arrays = wire.unpack(answer["arrays"])
         given = {
             (o, name): Gradient(status, arrays.get(f"{o}\n{name}"), why) for o, name, status, why in answer["answers"]
         }
-        for objective in self.case.objectives:
+        for objective in (o for o in self.case.objectives if objectives is None or o.name in objectives):
             for name in differentiable(self.case, objective):
                 if (objective.name, name) not in given:
                     raise BackendError(
@@ -189,8 +193,13 @@ class Session:
         return found
 
     def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
-        """Every gradient, composed op by op from the ops' own reverse rules."""
-        return self._gradients(self._call("composed", **changes))
+        """Every gradient (of `objectives`, if that is among the changes), composed op by op from the ops' own reverse rules."""
+        return self._gradients(self._call("composed", **changes), changes.get("objectives"))
+
+    def parts(self, inside: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """The ways by which cotangents go back, those of functions with rules of their own apart unless they are `inside`."""
+        listed: list[dict[str, Any]] = self._call("parts", inside=list(inside))["parts"]
+        return listed
 
     def frozen(self, points: Sequence[Point]) -> NDArray[np.float64]:
         """Objectives with what every stop_gradient returned at the unmoved inputs: float64[points, objectives]."""
@@ -210,6 +219,14 @@ class Session:
     def explain_draws(self) -> dict[str, Any]:
         """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
         return self._call("explain_draws")
+
+    def explain_loops(self) -> dict[str, Any]:
+        """The loops that truncate their backward pass, or compute copies of what is differentiated (see backends/README.md)."""
+        return self._call("explain_loops")
+
+    def with_loops(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
+        """Every gradient, with the model's loops made again: whole, or with what they copied handed in."""
+        return self._gradients(self._call("with_loops", **changes))
 
     def close(self) -> None:
         """Let the worker forget the model, if it is still the process that knows it."""
@@ -231,13 +248,20 @@ def unmoved(session: Session, name: str) -> NDArray[Any]:
 
 
 class Focus(Session):
-    """One op of another session's rollout, at the values it had at one step: a case of its own."""
+    """One op of another session's rollout, at the values it had at one step: a case of its own.
 
-    def __init__(self, parent: Session, node: int, step: int | None) -> None:
+    only: (axis, indices): its results count at these alone, so that its derivative is what they contribute. ids: the op and step.
+    """
+
+    def __init__(
+        self, parent: Session, node: int, step: int | None, only: tuple[int, Sequence[int]] | None = None
+    ) -> None:
         self.worker, self.rollout = parent.worker, parent.rollout
         self.handle = next(_handles)
         self.evaluations = 0
-        self.facts = parent._call("focus", node=node, step=step, new_handle=self.handle)
+        self.ids = node, step
+        kept = {"only": [only[0], list(only[1])]} if only else {}
+        self.facts = parent._call("focus", node=node, step=step, new_handle=self.handle, **kept)
         self._prepared_in = parent._prepared_in
         self.arrays = wire.unpack(self.facts["arrays"])
         dtype = self.facts["dtype"]
@@ -258,9 +282,39 @@ class Focus(Session):
             options={},
         )
 
+    @cached_property
+    def results(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the op's results that can be restricted; {} where the backend cannot do that."""
+        return {name: tuple(shape) for name, shape in self.facts.get("results", {}).items()}
+
+    @cached_property
+    def integers(self) -> dict[str, NDArray[Any]]:
+        """The op's integer inputs, as far as they are told."""
+        return wire.unpack(self.facts["integers"]) if "integers" in self.facts else {}
+
     def close(self) -> None:
         if self.alive:
             self._call("drop", collect=False)
+
+
+class Supposed(Focus):
+    """One op, its results restricted, with one gradient given in place of its rule's: is that what these results contribute?"""
+
+    def __init__(
+        self,
+        parent: Session,
+        of: Focus,
+        pair: tuple[str, str],
+        array: NDArray[Any],
+        only: tuple[int, Sequence[int]] | None,
+    ) -> None:
+        super().__init__(parent, *of.ids, only)
+        self._pair, self._array = pair, array
+        objectives = tuple(replace(o, wrt=(pair[1],) if o.name == pair[0] else ()) for o in self.case.objectives)
+        self.case = replace(self.case, objectives=objectives)
+
+    def gradients(self, point: Point = (), cotangent: float = 1.0) -> dict[tuple[str, str], Gradient]:
+        return {self._pair: Gradient("ok", (self._array * cotangent).astype(self._array.dtype))}
 
 
 def plain(point: Point) -> list[list[Any]]:

@@ -33,6 +33,27 @@ TABLE = {
     "theano-captured": {(SCAN, "square"): ("disconnected", "GC103"), (UNROLL, "square"): ("pass", "")},
     "theano-additive-noise": {(SCAN, "weight"): ("pass", ""), (UNROLL, "weight"): ("pass", "")},
     "theano-noise-in-tanh": {(SCAN, "weight"): ("pass", ""), (UNROLL, "weight"): ("pass", "")},
+    "theano-copy-in-scan": {
+        (SCAN, "both"): ("disconnected", "GC103"),
+        (SCAN, "left"): ("pass", ""),
+        (SCAN, "right"): ("pass", ""),
+    },
+    "theano-copy-in-part": {(SCAN, "cube"): ("mismatch", "GC201"), (SCAN, "root"): ("pass", "")},
+    "theano-copy-clean": {(SCAN, name): ("pass", "") for name in ("given", "apart", "root")},
+    "theano-truncated-inside": {(SCAN, "gain"): ("mismatch", "GC201")},
+    "theano-gamma-draw": {(SCAN, "shape"): ("null", "GC102"), (SCAN, "rate"): ("null", "GC102")},
+    "theano-keep-rate": {(SCAN, "logit"): ("null", "GC102"), (UNROLL, "logit"): ("null", "GC102")},
+    "theano-kept-units": {(SCAN, "weight"): ("pass", ""), (UNROLL, "weight"): ("pass", "")},
+    "theano-shared-mask": {(SCAN, "weight"): ("pass", "GC701"), (UNROLL, "weight"): ("pass", "GC701")},
+    "theano-coin": {(SCAN, "bias"): ("inconclusive", "GC401")},
+    "theano-bootstrap": {(SCAN, "weight"): ("pass", "GC703")},
+    "theano-lazy-overflow": {(SCAN, "level"): ("nonfinite", "GC301")},
+    "theano-two-outputs": {(SCAN, "turn"): ("mismatch", "GC201")},
+    "theano-denied": {(SCAN, "below"): ("disconnected", "GC103")},
+    "theano-rule-of-another-shape": {(SCAN, "x"): ("null", "GC105")},
+    "theano-nested-noise": {(SCAN, "gain"): ("null", "GC101"), (UNROLL, "gain"): ("null", "GC101")},
+    "theano-entropy": {(SCAN, "share"): ("nonfinite", "GC301")},
+    "theano-written-twice": {(SCAN, "rows"): ("mismatch", "GC201")},
     "theano-until": {(SCAN, "factors"): ("mismatch", "GC201")},
     "jax-custom-vjp-sign": {(SCAN, "amount"): ("mismatch", "GC201"), (UNROLL, "amount"): ("mismatch", "GC201")},
     "jax-where-sqrt": {(SCAN, "w"): ("nonfinite", "GC301"), (UNROLL, "w"): ("nonfinite", "GC301")},
@@ -66,9 +87,24 @@ CAUSES = {
     "theano-wrong-op": {"GC206": "affine(rate * h)"},
     "theano-switch-nan": {"GC301": "T.switch(x > 2.0, T.sqrt(x - 2.0), 0.5 * x)"},
     "theano-no-rule": {"GC102": "T.gammainc(shape, 2.0)"},
-    "theano-sampler-parameter": {"GC102": None},
-    "theano-captured": {"GC103": None},
+    "theano-sampler-parameter": {"GC102": ".normal(mu, 1.0)"},
+    "theano-captured": {"GC103": "square = root**2"},
     "theano-until": {"GC208": "until(a > 6.0)"},
+    "theano-copy-in-scan": {"GC103": "theano.scan(outer"},
+    "theano-copy-in-part": {"GC205": "theano.map("},
+    "theano-truncated-inside": {"GC203": "theano.scan("},
+    "theano-gamma-draw": {"GC102": ".gamma("},
+    "theano-keep-rate": {"GC102": "stream.binomial("},
+    "theano-shared-mask": {"GC701": ".binomial(size=(3,)"},
+    "theano-coin": {"GC401": ".uniform(0.0, 1.0"},
+    "theano-bootstrap": {"GC703": "disconnected_grad(target)"},
+    "theano-lazy-overflow": {"GC301": "T.exp(level)"},
+    "theano-two-outputs": {"GC206": "Polar()"},
+    "theano-denied": {"GC103": "Ratio()"},
+    "theano-rule-of-another-shape": {"GC105": "Halves()"},
+    "theano-nested-noise": {"GC101": "stream.normal("},
+    "theano-entropy": {"GC301": "T.switch("},
+    "theano-written-twice": {"GC206": "T.set_subtensor("},
     "jax-custom-vjp-sign": {"GC206": "wave(carry, params"},
     "jax-where-sqrt": {"GC301": "jnp.sqrt(x * params"},
     "jax-while": {"GC105": "jax.lax.while_loop("},
@@ -86,6 +122,28 @@ CAUSES = {
     "jax-low-precision": {"GC403": None},
 }
 
+TOLD = {  # case -> (code, part of "because", of "proof"): what was observed, and what was run
+    "theano-captured": ("GC103", "copy, from root", "handed in as an input of the scan the gradient agrees"),
+    "theano-copy-in-scan": ("GC103", "copy, from left and right", "handed in as an input of the scan"),
+    "theano-copy-in-part": ("GC205", "cube (the expression at", "the gradient agrees with the same differences"),
+    "theano-truncated-inside": ("GC203", "first 3 steps", "without the truncation the gradient agrees"),
+    "theano-sampler-parameter": ("GC102", "mu enters normal at", "derivative of the draw itself"),
+    "theano-gamma-draw": ("GC102", "rate enters gamma", "all 2 of these gradients agree"),
+    "theano-keep-rate": ("GC102", "logit enters binomial", "the objective stays the same"),
+    "theano-shared-mask": ("GC701", "the same numbers at all 4 steps", ""),
+    "theano-coin": ("GC401", "its mean over", "under the same"),
+    "theano-bootstrap": ("GC703", "a target that a prediction is held against", "held fixed"),
+    "theano-lazy-overflow": ("GC301", "ifelse at", "the gradient agrees with the differences"),
+    "theano-two-outputs": ("GC206", "Polar, called at", "derivative of its own forward in place of the rule"),
+    "theano-no-rule": ("GC102", "gammainc", "the derivative exists"),
+    "theano-denied": ("GC103", "0 exactly by input 1", "in place of the rule, the gradient agrees"),
+    "theano-rule-of-another-shape": ("GC105", "Halves at", "shape (4,) for an input of shape (2,)"),
+    "theano-nested-noise": ("GC101", "reads the draw through mul", "the draws of the forward pass"),
+    "theano-entropy": ("GC301", "switch at", "differences cannot tell here"),
+    "theano-switch-nan": ("GC301", "sqrt at", "differences cannot tell here"),
+    "theano-written-twice": ("GC206", "set_subtensor, called at", "differences of it alone"),
+}
+
 
 def gradcheck(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("gradcheck")
@@ -96,7 +154,7 @@ def gradcheck(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def report():
-    return json.loads(gradcheck("run", FOLDER, "--json", "-").stdout)
+    return json.loads(gradcheck("run", FOLDER, "--json", "-", "--diagnose-seconds", "60").stdout)
 
 
 def test_every_model_is_in_the_table(report):
@@ -163,6 +221,16 @@ def test_a_draw_that_the_backward_pass_makes_again_is_counted(report):
     entry = next(entry for entry in report["cases"] if entry["name"] == "jax-stateful-checkpoint")
     assert entry["checks"][0]["codes"] == ["GC501", "GC202"]
     assert "the gradient's program draws once more than the forward's" in entry["findings"][0]["because"]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", TOLD)
+def test_the_finding_says_what_was_observed_and_what_was_run(report, name):
+    code, because, proof = TOLD[name]
+    entry = next(entry for entry in report["cases"] if entry["name"] == name)
+    found = next(finding for finding in entry["findings"] if finding["code"] == code)
+    assert because in found["because"]
+    assert proof in (found["proof"] or "")
 
 
 @pytest.mark.backend

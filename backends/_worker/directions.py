@@ -23,15 +23,25 @@ def expand(key, low, high):
 def part(move, start, stop, base=None):
     """Entries [start, stop) of a move {"key"}: a random direction, which further keys weight or restrict (see weights).
 
+    "alike": a list of [stride, length], the axes along which the direction does not change.
     "inside": [low, high, reach] keeps a move in the input's domain: see turned. base: the whole unmoved input, flat; only
     looked at for that.
     """
-    entries = expand(move["key"], start, stop)
+    entries = repeated(move["key"], move["alike"], start, stop) if "alike" in move else expand(move["key"], start, stop)
     if "inside" in move:
         entries = turned(entries, base[start:stop], *move["inside"])
     if WEIGHTS & set(move):
         entries *= weights(move, start, stop)
     return entries
+
+
+def repeated(key, axes, start, stop):
+    """As expand, but every entry is the one that has 0 for a coordinate along these axes."""
+    index = np.arange(start, stop)
+    for stride, length in axes:
+        index = index - along(index, stride, length) * stride
+    low = int(index.min(initial=start))
+    return expand(key, low, int(index.max(initial=low)) + 1)[index - low]
 
 
 def weights(move, start, stop):
@@ -59,6 +69,15 @@ def weights(move, start, stop):
 def along(index, stride, length):
     """The coordinate of flat indices along an axis of `length`, of which neighbours are `stride` apart (C order)."""
     return index // stride % length
+
+
+def only(array, axis, indices):
+    """The array with zeros where the coordinate along the axis is none of the indices; as it is where it has no such axis."""
+    if array.ndim <= axis or max(indices) >= array.shape[axis]:
+        return array
+    kept = np.zeros(array.shape[axis])
+    kept[indices] = 1
+    return (array * kept.reshape([-1 if k == axis else 1 for k in range(array.ndim)])).astype(array.dtype)
 
 
 def bits(key, low, high):

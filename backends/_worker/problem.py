@@ -99,25 +99,31 @@ class Problem:
     def cotangent(self, objective, shape):
         """The fixed random cotangent of a `dot` objective: the same on every backend."""
         size = int(np.prod(shape, dtype=np.int64))
-        digest = hashlib.blake2b(
-            "cotangent {} {}".format(self.seed, objective["name"]).encode(), digest_size=16
-        ).digest()
+        name = objective.get("whole", objective["name"])
+        digest = hashlib.blake2b(f"cotangent {self.seed} {name}".encode(), digest_size=16).digest()
         flat = directions.expand(int.from_bytes(digest, "big"), 0, size)
         return flat.reshape(shape).astype(self.dtype)
 
     def reduce(self, xp, objective, stacked, shape):
         """(objective, magnitude) from the stacked values [steps, ...] of what it is taken of. shape: that of one step's value.
 
-        magnitude: the sum of the terms' sizes, the scale on which two backends' values may differ by rounding.
+        magnitude: the sum of the terms' sizes, the scale on which two backends' values may differ by rounding. A part of an
+        objective has the terms at one index along one axis; none if there is no such index.
         """
         at = objective["at"]
         if at != "all":
             stacked = stacked[-1 if at == "last" else at]
         else:
-            shape = (self.steps, *tuple(shape))
+            shape = (self.steps, *shape)
         if objective["reduce"] == "dot":
             stacked = stacked * xp.asarray(self.cotangent(objective, shape))
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
+        if "part" in objective:
+            axis, index = objective["part"]
+            there = axis < len(shape) and index < shape[axis]
+            taken = stacked[(*[slice(None)] * axis, index)] if there else 0.0 * stacked
+            share = float(shape[axis] if there and objective["reduce"] == "mean" else 1)
+            return reduction(taken) / share, reduction(xp.abs(taken)) / share
         return reduction(stacked), reduction(xp.abs(stacked))
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from . import directions, native, problem, wire
 
+LONGEST = 1 << 16  # of an op's integer inputs that are told
+
 
 def load_adapter(path, package="gradcheck_backend"):
     """Load a backend's adapter as a package of its own, so its modules find each other and nothing shadows a framework."""
@@ -99,11 +101,19 @@ class Worker:
         """The ops of the rollout's graph, in order of execution: dicts op, file, line, column, steps, kind, ..."""
         return {"nodes": self.models[handle].nodes()}
 
-    def focus(self, handle, node, step, new_handle):
-        """One op at its values at one step, alive under a handle of its own. Facts: its arrays, objectives, dtype, finiteness."""
+    def focus(self, handle, node, step, new_handle, only=None):
+        """One op at its values at one step, alive under a handle of its own. Facts: its arrays, objectives, dtype, finiteness.
+
+        only: [axis, indices]; the cotangents of its results are 0 elsewhere along that axis.
+        """
         self.models[new_handle] = model = self.models[handle].focus(node, step)
-        task = model.problem
-        return {
+        task, facts = model.problem, {}
+        if hasattr(model, "cotangents"):
+            if only:
+                model.cotangents = {name: directions.only(c, *only) for name, c in model.cotangents.items()}
+            facts["results"] = {name: list(c.shape) for name, c in model.cotangents.items()}
+            facts["integers"] = wire.pack(integers(model))
+        return facts | {
             "arrays": wire.pack(task.arrays),
             "objectives": [[o["name"], list(o["wrt"])] for o in task.objectives],
             "dtype": str(task.dtype),
@@ -124,6 +134,10 @@ class Worker:
         """What the reverse pass has not as the forward pass had it: dicts kind, node, by, objective."""
         return {"discrepancies": self.models[handle].discrepancies()}
 
+    def parts(self, handle, inside=()):
+        """The ways by which cotangents go back: dicts op, file, line, column, input, inner, made (see backends/README.md)."""
+        return {"parts": self.models[handle].parts(inside)}
+
     def frozen(self, handle, points):
         """Objectives at each point with what the stops returned at the case's own inputs: float64[points, objectives]."""
         model = self.models[handle]
@@ -141,6 +155,14 @@ class Worker:
     def explain_draws(self, handle):
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
+
+    def explain_loops(self, handle):
+        """Loops that truncate their backward pass or copy what is differentiated: {"truncated": [...], "copies": [...]}."""
+        return self.models[handle].explain_loops()
+
+    def with_loops(self, handle, **changes):
+        """Every (objective, input) gradient, with the loops made again; as `gradients`."""
+        return packed(self.models[handle].with_loops(**changes))
 
     def drop(self, handle, collect=True):
         """Forget a model. Graphs are full of cycles, which are collected here and only here (see run); one op is no graph."""
@@ -176,10 +198,23 @@ def shaped(task, point):
     return {name: tangent.reshape(task.arrays[name].shape) for name, tangent in tangents.items()}
 
 
+def integers(model):
+    """The integers that an op is given or holds, by name: indices, most likely. Long ones are left out."""
+    named = [(f"input {k}", value) for k, value in enumerate(model.given)]
+    named += [(f"constant {k}", value) for k, value in enumerate(getattr(model, "held", ()))]
+    kept = [(name, v) for name, v in named if str(getattr(v, "dtype", "")).startswith(("int", "uint"))]
+    return {name: np.asarray(v, dtype=np.int64) for name, v in kept if 1 < v.size <= LONGEST}
+
+
+OPTIONAL = (
+    *("nodes", "births", "composed", "parts", "discrepancies", "frozen", "redrawn"),
+    *("explain_draws", "explain_loops", "with_loops"),
+)
+
+
 def offers(model):
     """Which optional operations a model has."""
-    optional = ("nodes", "births", "composed", "discrepancies", "explain_draws", "frozen", "redrawn")
-    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in optional}
+    return {"complex_step": hasattr(model, "derivatives")} | {name: hasattr(model, name) for name in OPTIONAL}
 
 
 def packed(gradients):
@@ -200,7 +235,9 @@ def escaped(text):
 
 def failure(error, step_file):
     """What the core needs to tell a user about an exception."""
-    place = problem.where_in(step_file, error.__traceback__) if step_file else None
+    place = getattr(error, "place", None)  # of a line that is in no traceback
+    if place is None and step_file:
+        place = problem.where_in(step_file, error.__traceback__)
     name = type(error).__name__
     try:
         text = escaped(str(error))

@@ -26,6 +26,8 @@ SELECTS_TRIED = 8
 class Inspected:
     """What lets a diagnosis look into a model (see backends/README.md)."""
 
+    changed = None, None  # what the last changed recording was changed by, and the recording
+
     @functools.cached_property
     def tape(self):
         return self.record()
@@ -199,17 +201,60 @@ class Inspected:
         }
 
     @precise
-    def composed(self, open_stops=False, inside=(), mend=False):
-        """The gradients as composed from the ops' own rules; see Tape for open_stops and inside, Reverse for mend."""
-        tape = self.tape
-        if open_stops or inside:
-            places = [path for node in inside for path in self.listing[node][1]["paths"]]
-            tape = self.record(open_stops=open_stops, inside=places)
+    def composed(self, open_stops=False, inside=(), mend=False, lost=(), objectives=None):
+        """The gradients as composed from the ops' own rules; see Tape for open_stops and inside, Reverse for mend.
+
+        lost: numbers of parts (see parts) that hand nothing back. objectives: the names of those that are asked for, else all.
+        """
+        tape = self.taped(open_stops, tuple(inside))
+        missing = frozenset(list(edges(tape))[number] for number in lost)
         answers = {}
         for position, objective in enumerate(self.problem.objectives):
-            cotangents = Reverse(tape, mend=(lambda birth: birth.zero) if mend else None).run(position)
-            answers[objective["name"]] = {name: ("ok", cotangents[name]) for name in objective["wrt"]}
+            if objectives is None or objective["name"] in objectives:
+                mended = (lambda birth: birth.zero) if mend else None
+                cotangents = Reverse(tape, mend=mended, lost=missing).run(position)
+                answers[objective["name"]] = {name: ("ok", cotangents[name]) for name in objective["wrt"]}
         return answers
+
+    @precise
+    def parts(self, inside=()):
+        """The ways by which cotangents go back, one for every op and each of its inputs that a gradient passes through."""
+        tape = self.taped(False, tuple(inside))
+        return [told_part(tape.nodes, *edge, made) for edge, made in edges(tape).items()]
+
+    def taped(self, open_stops, inside):
+        """The recording with these changes; the last one is kept."""
+        if not (open_stops or inside):
+            return self.tape
+        if self.changed[0] != (open_stops, inside):
+            places = [path for node in inside for path in self.listing[node][1]["paths"]]
+            self.changed = (open_stops, inside), self.record(open_stops=open_stops, inside=places)
+        return self.changed[1]
+
+
+def edges(tape):
+    """{(node, position of the input): the node that made that input, or None}, in order of execution."""
+    makers, found = {}, {}
+    for event in tape.events:
+        if event.node is not None:
+            for position, value in enumerate(event.inputs):
+                if value.active:
+                    found.setdefault((event.node, position), makers.get(id(value)))
+            makers.update((id(value), event.node) for value in event.outputs)
+    return found
+
+
+def told_part(nodes, number, position, made):
+    """A part as it is sent. inner: it lies within a function with a rule of its own that was entered."""
+    node = nodes[number]
+    maker = {key: nodes[made][key] for key in ("op", "file", "line", "column")} if made is not None else None
+    inner = any("inside" in path for path in node["paths"])
+    return {
+        **{key: node[key] for key in ("op", "file", "line", "column")},
+        "input": position,
+        "inner": inner,
+        "made": maker,
+    }
 
 
 def always(birth):
@@ -224,11 +269,12 @@ class Reverse:
     """One reverse pass over a tape, op by op.
 
     leak: a node whose unselected sides get the cotangent 1 instead of 0. mend: whether what is not finite counts as 0 at a birth.
+    lost: (node, position) of inputs that get nothing.
     After the pass: births, and selects, the nodes that sent zeros to an unselected side.
     """
 
-    def __init__(self, tape, leak=None, mend=None):
-        self.tape, self.leak, self.mend = tape, leak, mend or (lambda birth: False)
+    def __init__(self, tape, leak=None, mend=None, lost=()):
+        self.tape, self.leak, self.mend, self.lost = tape, leak, mend or (lambda birth: False), lost
         self.births, self.selects = [], {}
 
     def run(self, position):
@@ -273,7 +319,7 @@ class Reverse:
             for number, cotangent in enumerate(leaving):
                 if not is_finite(cotangent):
                     leaving[number] = self.born(event, arriving, event.inputs[moving[number]], cotangent)
-        return [(event.inputs[k], c) for k, c in zip(moving, leaving)]
+        return [(event.inputs[k], c) for k, c in zip(moving, leaving) if (event.node, k) not in self.lost]
 
     def other_side(self, event, arriving, leaving):
         """What a select hands to one side; with the leak, something also where the other side was taken."""
@@ -353,12 +399,15 @@ class Focus:
         self.in_precision = in_precision
         self.equation, self.given = event.equation, [v.data for v in event.inputs]
         self.moving = tuple(k for k, v in enumerate(event.inputs) if v.active)
+        params = getattr(self.equation, "params", {})
+        inner = params.get("call_jaxpr", params.get("fun_jaxpr"))
+        self.held = list(getattr(inner, "consts", ()))
         results = [v.data for v in event.outputs]
         for data in [*results, *(self.given[k] for k in self.moving)]:
             if is_inexact(data) and data.dtype not in (np.float32, np.float64):
                 raise ValueError(f"it computes in {data.dtype}, in which differences cannot tell")
         self.results = [k for k, r in enumerate(results) if is_inexact(r)]
-        self.weights = [fixed_cotangent(k, results[k]) for k in self.results]
+        self.cotangents = {f"output {k}": fixed_cotangent(k, results[k]) for k in self.results}
         arrays = {f"input {k}": np.asarray(self.given[k]) for k in self.moving}
         self.problem = types.SimpleNamespace(
             arrays=arrays,
@@ -377,15 +426,15 @@ class Focus:
     @precise
     def values(self, arrays):
         results = apply(self.equation, self.filled(arrays))
-        terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.weights)]
+        terms = [np.asarray(results[k]) * w for k, w in zip(self.results, self.cotangents.values())]
         return [[float(t.sum()) for t in terms], [float(np.abs(t).sum()) for t in terms]]
 
     @precise
     def gradients(self, arrays, cotangent=1.0):
         values, answers = self.filled(arrays), {}
         for position, k in enumerate(self.results):
-            share = [cotangent if i == position else 0 for i in range(len(self.weights))]
-            arriving = [jnp.asarray((part * w).astype(w.dtype)) for part, w in zip(share, self.weights)]
+            share = [cotangent if i == position else 0 for i in range(len(self.results))]
+            arriving = [jnp.asarray((part * w).astype(w.dtype)) for part, w in zip(share, self.cotangents.values())]
             try:
                 leaving = pull(self.equation, self.moving, values, arriving)
                 row = {f"input {m}": ("ok", np.asarray(c)) for m, c in zip(self.moving, leaving)}

@@ -71,7 +71,7 @@ def prepare_second(problem):
 class Model:
     """One case under one rollout, as a symbolic graph: inputs are variables, so nothing is rebuilt when a point moves."""
 
-    pushforward = None  # compiled where it is asked for
+    pushforward = sampler = None  # compiled where they are asked for
 
     def __init__(self, problem):
         from . import xp
@@ -109,7 +109,10 @@ class Model:
             raise
 
     def call(self, function, arrays, *more):
-        return function(*[arrays[name] for name in self.inputs], *more)
+        from . import words
+
+        with words.in_few():
+            return function(*[arrays[name] for name in self.inputs], *more)
 
     def generator(self):
         from theano.tensor.random.utils import RandomStream
@@ -224,31 +227,43 @@ class Model:
         """{objective: {input: (status, array or reason)}}; one function per objective, as a user would compile them."""
         if self.reverse is None:
             self.reverse = {o["name"]: self.differentiate(o) for o in self.problem.objectives}
+        return self.evaluated(self.reverse, arrays, cotangent)
+
+    def evaluated(self, taken, arrays, cotangent):
+        """{objective: {input: (status, array or reason)}} of what `differentiate` gave for each objective."""
+        from gradcheck_worker.problem import StepError
+
         results = {}
-        for name, (function, gradients) in self.reverse.items():
-            arrived = iter(self.call(function, arrays, cotangent) if function else ())
-            results[name] = {
-                n: ("ok", next(arrived)) if status == "ok" else (status, g) for n, (status, g) in gradients.items()
-            }
+        for name, (function, gradients) in taken.items():
+            try:
+                arrived = [("ok", array) for array in (self.call(function, arrays, cotangent) if function else ())]
+            except StepError as error:  # the forward runs: a reverse rule does not
+                arrived = [("refused", str(error))] * len(gradients)
+            given = iter(arrived)
+            results[name] = {n: next(given) if status == "ok" else (status, g) for n, (status, g) in gradients.items()}
         return results
 
-    def differentiate(self, objective):
-        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)})."""
+    def differentiate(self, objective, cost=None):
+        """(compiled function of the gradients that exist or None, {input: (status, variable or reason)}). cost: another one."""
         import theano.tensor as tt
 
-        cost, cotangent = self.costs[objective["name"]], tt.scalar("cotangent", dtype=self.problem.dtype)
+        cost = self.costs[objective["name"]] if cost is None else cost
+        cotangent = tt.scalar("cotangent", dtype=self.problem.dtype)
         gradients = symbolic_gradients(cost, {n: self.inputs[n] for n in objective["wrt"]}, cotangent)
         there = [g for status, g in gradients.values() if status == "ok"]
         return (self.compile(there, cotangent) if there else None), gradients
 
     def tangents(self, arrays, tangents):
         """Forward-mode derivatives of every objective along the tangents, by the ops' R_op. The other inputs' are zeros."""
-        from theano.gradient import Rop
+        from theano.gradient import DisconnectedInputError, Rop
 
         moved = {name: self.inputs[name] for name in self.problem.wrt}
         if self.pushforward is None:
             along = [variable("tangent_" + name, arrays[name]) for name in moved]
-            ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            try:
+                ends = Rop(list(self.costs.values()), list(moved.values()), along, disconnected_outputs="ignore")
+            except DisconnectedInputError as error:  # its own words are a stack
+                raise ValueError("the framework finds no path from an input to the objectives") from error
             self.pushforward = self.compile(ends, *along)
         still = {name: np.zeros_like(arrays[name]) for name in moved}
         given = [np.asarray(tangents.get(name, zeros), zeros.dtype) for name, zeros in still.items()]
@@ -260,6 +275,18 @@ class Model:
         return dict(
             zip(names, self.call(self.compile([history["draw:" + name] for name in names]), self.problem.arrays))
         )
+
+    def redrawn(self, arrays, seeds):
+        """[[objectives] for each seed] under other draws; None if there are none."""
+        from . import redraw
+
+        if self.sampler is None:
+            self.sampler = redraw.function(list(self.costs.values()), list(self.inputs.values()), self.compile) or ()
+        if not self.sampler:
+            return None
+        states, function = self.sampler
+        seeded = ([redraw.state(v, seed, k) for k, v in enumerate(states)] for seed in seeds)
+        return [[float(value) for value in self.call(function, arrays, *others)] for others in seeded]
 
     # -- for diagnosis: the ops one by one ---------------------------------------------------------------------------
 
@@ -295,6 +322,12 @@ class Model:
 
     def births(self):
         return self.ops.births()
+
+    def parts(self, inside=()):
+        return self.ops.parts(inside)
+
+    def frozen(self, arrays):
+        return self.ops.frozen(arrays)
 
     def composed(self, **changes):
         return self.ops.composed(**changes)
@@ -359,6 +392,8 @@ def symbolic_gradients(cost, inputs, cotangent=None, **options):
     def judged(result):
         if isinstance(result, Exception):
             told = type(result).__name__
+            if told == "MethodNotDefined" and len(result.args) == 3:
+                return "null", f"{told}: {result.args[2]} has no method {result.args[0]}"
             kind = "null" if told in ("NullTypeGradError", "MethodNotDefined", "NotImplementedError") else "refused"
             return kind, f"{told}: {str(result).strip() or 'an op has no reverse rule'}".split("\n")[0]
         if isinstance(result.type, NullType):

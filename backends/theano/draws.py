@@ -5,6 +5,7 @@ again, from a random state that is not the forward pass's: where the gradient of
 where the carry's own cotangent does, everything that passes through the carry is silently wrong.
 """
 
+from . import sampling
 from .nodes import name
 from .tape import Loop, is_float, toposort
 
@@ -20,7 +21,11 @@ def explain(ops):
         own = [node for node in loop.order if ops.is_draw(node)]
         if not own:
             continue
-        draws += [dict(op=name(node.op), **placed(ops, node)) for node in own if ops.counts(loop, node)]
+        draws += [
+            dict(op=sampling.called(ops, node, name(node.op)), **placed(ops, node))
+            for node in own
+            if ops.counts(loop, node)
+        ]
         for o in ops.problem.objectives:
             reads += told(ops, loop, own, o)
     return {"draws": draws, "reads": reads}
@@ -42,10 +47,10 @@ def told(ops, loop, own, objective):
     live = [v for v in dict.fromkeys(live) if is_float(v)]
     copies = {v.copy(): v.type() for v in live}  # an output that another one is made of gets the sum of both cotangents
     carried = [(number, v) for number, (*_, insides, _) in enumerate(layout.recurrent) for v in insides if is_float(v)]
-    entering = {
-        n: [inside for outer, inside in sources(layout) if ops.inputs[n] in ancestors([outer])]
-        for n in objective["wrt"]
-    }
+    entering = {}
+    for n in objective["wrt"]:
+        moved = ops.moved_by(n).get(loop.around, set())
+        entering[n] = [inside for outer, inside in sources(layout) if outer in moved]
     wrt = list(
         dict.fromkeys(v for group in [*entering.values(), [v for _, v in carried]] for v in group if is_float(v))
     )
@@ -100,13 +105,14 @@ def depending(loop, own, stored):
 
 def through(ops, loop, spoilt, group, live):
     """The first op on a way from these inputs to a live output whose reverse rule reads what is made of a draw."""
-    needed, moved = ancestors(live), set(group)
+    needed, moved, inner = ancestors(live), set(group), None
     for node in loop.order:
         affected = [v for v in node.inputs if v in moved]
         if not affected or not any(v in needed for v in node.outputs):
             continue
         moved.update(v for v in node.outputs if is_float(v))
-        if node in loop.inner:
+        if node in loop.inner:  # named as a whole, if no op beside it reads the draw
+            inner = inner or (node if any(v in spoilt for v in node.inputs) else None)
             continue
         outputs = tuple(i for i, v in enumerate(node.outputs) if is_float(v) and v in needed)
         if not outputs:
@@ -117,7 +123,7 @@ def through(ops, loop, spoilt, group, live):
             status, given = taken.get(v, ("", None))
             if status == "ok" and made_of(ops, given, known) & spoilt:
                 return node
-    return None
+    return inner
 
 
 def made_of(ops, variable, known):

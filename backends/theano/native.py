@@ -12,7 +12,8 @@ import numpy as np
 from gradcheck_worker.native import check_scalar, unique
 from gradcheck_worker.problem import StepError, quoted
 
-from . import adapter
+from . import adapter, redraw, remake, words
+from . import draws as draws_module
 
 SCAN = {"scan": True, "objectives": True, "wrt": True, "inputs": False}
 COSTS = {"costs": True, "wrt": True, "inputs": False, "updates": False}
@@ -56,28 +57,30 @@ class Model(adapter.Model):
         problem.declare({name: self.value(variable) for name, variable in variables.items()}, wrt)
         self.variables = {name: variables[name] for name in problem.arrays}
         self.inputs = {name: variable.type(name) for name, variable in self.variables.items()}
-        self.costs = self.closed(self.costs_of())
-        moving = self.costs
-        problem.draws = any(map(draws, scans(moving.values())))
-        captured = [v for v in self.variables.values() if v.owner is not None]
-        if loop is not None and problem.rollout == "scan" and captured and not problem.draws:
-            # what the step reads from around it is copied into the scan: differences have to move it there, too
-            moving = self.closed(self.costs_of(captured))
+        costs = self.costs_of()
+        self.costs = self.closed(costs)
+        problem.draws = any(map(draws, scans(self.costs.values())))
+        problem.shared_draws = redraw.looks_shared(list(self.costs.values()))
+        captured = {v: v for v in self.variables.values() if v.owner is not None}
+        # what the step reads from around it is copied into the scan: differences have to move it there, too
+        outputs, self.copies = handed(list(costs.values()), captured)
+        self.handed = self.closed(dict(zip(costs, outputs))) if self.copies else self.costs
+        moving = self.handed
         moving = list(moving.values())
         problem.settle([Shape(cost) for cost in moving])
         self.forward = self.compile(moving + [abs(cost) for cost in moving])
         self.reverse = self.recorded = None
 
-    def costs_of(self, captured=()):
-        """{objective: scalar variable} of those that are asked about. captured: expressions that the scan is given as well."""
+    def costs_of(self):
+        """{objective: scalar variable} of those that are asked about."""
         import theano.tensor as tt
 
         if self.loop is None:
             found = self.built["costs"]
         else:
-            inside = {v: self.inputs[name] for name, v in self.variables.items() if v.owner is not None}
+            inside = {v: self.stand_ins[v] for v in self.variables.values() if v.owner is not None}
             scanned = self.problem.rollout == "scan"
-            outputs = self.loop.scanned(captured) if scanned else self.loop.unrolled(inside)
+            outputs = self.loop.scanned() if scanned else self.loop.unrolled(inside)
             found = {name: objective(*outputs) for name, objective in self.built["objectives"].items()}
         costs = {}
         for o in self.problem.objectives:
@@ -108,14 +111,31 @@ class Model(adapter.Model):
             return np.asarray(self.given[variable])
         return np.asarray(evaluated([variable], self.given)[0])
 
+    @functools.cached_property
+    def stand_ins(self):
+        """{variable of the user's: what it is in the graph that is checked}: our inputs, and constants for other inputs.
+
+        An expression of other parameters moves with them, as it does for the framework, and by itself.
+        """
+        import theano
+        from theano.graph.basic import ancestors
+
+        moved = {variable: self.inputs[name] for name, variable in self.variables.items()}
+        fixed = {v: v.type.make_constant(value) for v, value in self.given.items() if v not in moved}
+        found = {**fixed, **moved}
+        made_of = {v: set(ancestors(v.owner.inputs)) for v in moved if v.owner is not None}
+        for name, v in sorted(self.variables.items(), key=lambda item: len(made_of.get(item[1], ()))):
+            if made_of.get(v, set()) & set(moved):
+                offset = self.inputs[name] - v.type.make_constant(self.problem.arrays[name])
+                found[v] = theano.clone(v, replace={k: other for k, other in found.items() if k is not v}) + offset
+        return found
+
     def closed(self, named):
         """The named costs over self.inputs, the other inputs as constants. Raises StepError for an input without value."""
         import theano
         from theano.graph.basic import Constant, graph_inputs
 
-        moved = {variable: self.inputs[name] for name, variable in self.variables.items()}
-        fixed = {v: v.type.make_constant(value) for v, value in self.given.items() if v not in moved}
-        costs = theano.clone(list(named.values()), replace={**fixed, **moved})
+        costs = theano.clone(list(named.values()), replace=self.stand_ins)
         free = [
             v
             for v in graph_inputs(costs)
@@ -127,7 +147,29 @@ class Model(adapter.Model):
 
     def call(self, function, arrays, *more):
         """As of a portable case, but for a model whose precision need not be that of floatX."""
-        return super().call(function, arrays, *(np.asarray(value, dtype=self.problem.dtype) for value in more))
+        more = (np.asarray(m, dtype=self.problem.dtype) if isinstance(m, (float, np.floating)) else m for m in more)
+        return super().call(function, arrays, *more)
+
+    def explain_loops(self):
+        """{"truncated": [{file, line, kept, steps}], "copies": [{input, file, line, expression, sources}]} of the scans, with
+        their lines. expression: the place of what is copied; sources: the names of what it is made of.
+        """
+        return {"truncated": list(truncated(self.ops)), "copies": [self.told_copy(*found) for found in self.copies]}
+
+    def told_copy(self, scan, expression):
+        from theano.graph.basic import Constant, graph_inputs
+
+        name = next(n for n, v in self.variables.items() if v is expression)
+        sources = [v.name for v in graph_inputs([expression]) if not isinstance(v, Constant) and v.name]
+        placed = {"expression": draws_module.placed(self.ops, expression.owner), **draws_module.placed(self.ops, scan)}
+        return {"input": name, "sources": sorted(set(sources)), **placed}
+
+    def with_loops(self, whole=False, handed=False):
+        """As `gradients`, with the scans made again. whole: without truncation; handed: their copies as inputs."""
+        costs = list((self.handed if handed else self.costs).values())
+        costs = dict(zip(self.costs, remake.whole(costs) if whole else costs))
+        taken = {o["name"]: self.differentiate(o, costs[o["name"]]) for o in self.problem.objectives}
+        return self.evaluated(taken, self.problem.arrays, 1.0)
 
     def draws(self):
         raise StepError("the draws of a native model are its own")
@@ -162,18 +204,11 @@ class Loop:
         if self.steps < 1:
             raise StepError(f"the scan has {self.steps} steps")
 
-    def scanned(self, captured=()):
-        """The outputs over all steps, by theano.scan. captured: expressions that it is handed though the step takes none."""
+    def scanned(self):
+        """The outputs over all steps, by theano.scan."""
         import theano
 
-        step, count = self.spec["fn"], len(captured)
-        if not captured:
-            return theano.scan(**{**self.spec, "return_list": True})[0]
-        handed = {
-            "fn": lambda *arguments: step(*arguments[:-count]),
-            "non_sequences": [*listed(self.spec.get("non_sequences")), *captured],
-        }
-        return theano.scan(**{**self.spec, **handed, "return_list": True})[0]
+        return theano.scan(**{**self.spec, "return_list": True})[0]
 
     @functools.cached_property
     def traced(self):
@@ -190,7 +225,7 @@ class Loop:
         flat = [v for group in sequences + carries for v in group]
         condition, outputs, updates = get_updates_and_outputs(self.spec["fn"](*flat, *fixed))
         updates = dict(updates)
-        for variable in graph_inputs(list(outputs)):
+        for variable in graph_inputs(list(outputs), blockers=fixed):  # what draws a non-sequence runs once, outside
             if getattr(variable, "default_update", None) is not None:
                 updates.setdefault(variable, variable.default_update)
         return sequences, carries, outputs, updates, condition
@@ -228,6 +263,14 @@ class Loop:
         return [tt.stack(history[start:]) for history, start in zip(histories, starts)]
 
 
+def handed(costs, captured):
+    """(costs, copies) of remake.handed; nothing is a copy where a scan cannot be made again: it is judged as it is."""
+    try:
+        return remake.handed(costs, captured) if captured else (costs, [])
+    except Exception:  # of whatever kind of scan
+        return costs, []
+
+
 def dict_of(built, key):
     """`costs` or `objectives`, checked."""
     found = built[key]
@@ -261,7 +304,17 @@ def evaluated(expressions, given):
     """Their values; no update of any generator is applied."""
     import theano
 
-    return theano.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)()
+    function = theano.function([], expressions, givens=given, on_unused_input="ignore", no_default_updates=True)
+    with words.in_few():
+        return function()
+
+
+def truncated(ops):
+    """Scans whose backward pass keeps fewer steps than they ran."""
+    for loop in draws_module.loops(ops.body):
+        kept, (start, stop) = loop.node.op.truncate_gradient, loop.spans[0]
+        if 0 < kept < stop - start:
+            yield {**draws_module.placed(ops, loop.node), "kept": int(kept), "steps": stop - start}
 
 
 def scans(costs):
@@ -273,8 +326,9 @@ def scans(costs):
 
 
 def draws(scan):
-    """Whether a scan's step makes random draws from a generator's state, which is no tensor."""
+    """Whether a scan's step makes random draws from a generator's state, which is no tensor; one inside of it included."""
     from theano.graph.basic import ancestors
     from theano.tensor.random.op import RandomVariable
 
-    return any(v.owner is not None and isinstance(v.owner.op, RandomVariable) for v in ancestors(scan.op.outputs))
+    inside = [v.owner.op for v in ancestors(scan.op.outputs) if v.owner is not None]
+    return any(isinstance(op, RandomVariable) for op in inside) or any(map(draws, scans(scan.op.outputs)))

@@ -4,6 +4,7 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22. The framework
 that the other framework with Apply nodes can share this.
 """
 
+import functools
 import linecache
 import os
 import re
@@ -12,11 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 from gradcheck_worker import directions
 
+from . import sampling, stops
+from .stops import STOPS
 from .tape import Body, Loop, Missing, Null, finite, is_constant, is_float, lineage, origin, value_of
 
 FRAMEWORKS = {"theano", "pytensor"}
 DRAWS = {"RandomVariable", "RandomFunction", "mrg_uniform_base"}
-STOPS = {"DisconnectedGrad", "ZeroGrad", "ConsiderConstant", "UndefinedGrad"}
 MOVERS = {  # they put values elsewhere and compute nothing: not looked at, if they are the framework's own
     "DimShuffle", "Rebroadcast", "Reshape", "Subtensor", "MakeVector", "SpecifyShape", "ScalarFromTensor", "TensorFromScalar",
     "AllocEmpty", "Assert",
@@ -76,6 +78,13 @@ class Ops:
 
     # -- which ops, and what they are --------------------------------------------------------------------------------
 
+    def moved_by(self, name):
+        """{body: its variables that one of the inputs moves}."""
+        every, self.active = self.active, {}
+        self.mark(self.body, {self.inputs[name]})
+        found, self.active = self.active, every
+        return found
+
     def mark(self, body, moved):
         """Note what moves with the differentiated inputs: floats computed from them, around a loop until nothing is added."""
         active = self.active[body] = self.active.get(body, set()) | moved
@@ -104,12 +113,11 @@ class Ops:
 
     def counts(self, body, node):
         """Whether an op is worth a look: it draws, or it computes a float from what is differentiated."""
+        if self.is_draw(node):  # a copy that computes the generator's next state alone is none
+            drawn = node.outputs[-1]
+            return any(drawn in other.inputs for other in body.order) or drawn in body.outputs
         if not any(map(is_float, node.outputs)):
             return False
-        if self.is_draw(node):  # a copy that computes the generator's next state alone is none
-            return any(v in other.inputs for v in node.outputs if is_float(v) for other in body.order) or any(
-                is_float(v) and v in body.outputs for v in node.outputs
-            )
         if not any(v in self.active[body] for v in valued(node)):
             return False
         if self.is_users(node):
@@ -165,8 +173,28 @@ class Ops:
             file, line = self.place(node)
             kind, why = self.kind(node)
             told = {"op": name(node.op), "file": file, "line": line, "column": 0, "text": "", "steps": len(sites)}
+            if kind == "draw":
+                told.update(op=sampling.called(self, node, name(node.op)), **sampling.of(self, sites[0][0], node))
+            if kind == "stop":
+                told.update(self.meanings.told(node))
             described.append({**told, "kind": kind, "why": why, "defined": self.defined(node)})
         return described
+
+    @functools.cached_property
+    def meanings(self):
+        return stops.Meanings(self, name)
+
+    @functools.cached_property
+    def stopped(self):
+        """What every stop returned at the model's own inputs, run by run."""
+        machine = stops.Holding(self.machine)
+        stops.run(machine, self, self.problem.arrays)
+        return machine.noted
+
+    def frozen(self, arrays):
+        """The objectives at these inputs, with what every stop returned at the model's own."""
+        env = stops.run(stops.Holding(self.machine, self.stopped), self, arrays)
+        return [float(value_of(self.costs[o["name"]], env)) for o in self.problem.objectives]
 
     def place(self, node):
         """(file, line) of the user's own code that made the op, or ("", 0).
@@ -217,18 +245,46 @@ class Ops:
         found = self.body.reverse(0, {cost: np.ones((), dtype=cost.type.dtype)}, rule)
         return {name: found.get(variable) for name, variable in self.inputs.items()}
 
-    def composed(self, open_stops=False, inside=(), mend=False):
+    def composed(self, open_stops=False, inside=(), mend=False, lost=(), objectives=None):
         """Every gradient as a composition of the ops' own rules: {objective: {input: (status, array or reason)}}.
 
         open_stops: stops are the identity. inside: numbers of ops whose rule is replaced by differences of the op's own forward.
-        mend: what is not finite where the cotangent that arrives is 0 counts as 0.
+        mend: what is not finite where the cotangent that arrives is 0 counts as 0. lost: numbers of parts (see parts) that hand
+        nothing back. objectives: the names of those that are asked for, else all.
         """
         found = {}
         for o in self.problem.objectives:
-            backward = Backward(self, open_stops, inside, (lambda birth: birth["zero_cotangent"]) if mend else never)
-            back = self.reverse(o["name"], backward)
-            found[o["name"]] = {n: judged(back[n]) for n in o["wrt"]}
+            if objectives is None or o["name"] in objectives:
+                mended = (lambda birth: birth["zero_cotangent"]) if mend else never
+                back = self.reverse(
+                    o["name"], Backward(self, open_stops, inside, mended, lost=[self.edges[k] for k in lost])
+                )
+                found[o["name"]] = {n: judged(back[n]) for n in o["wrt"]}
         return found
+
+    @property
+    def edges(self):
+        """(number, position of an input) of all ops: the ways by which cotangents go back."""
+        return [
+            (number, list(node.inputs).index(v))
+            for number, sites in enumerate(self.listed)
+            for body, node, _ in sites[:1]
+            for v in dict.fromkeys(valued(node))
+            if v in self.active[body]
+        ]
+
+    def parts(self, inside=()):
+        """These ways, told: the op, its line, which input, and the op that made that one. None is inside of another."""
+        return [self.part(number, position) for number, position in self.edges]
+
+    def part(self, number, position):
+        def told(node):
+            file, line = self.place(node)
+            return {"op": name(node.op), "file": file, "line": line, "column": 0}
+
+        node = self.listed[number][0][1]
+        maker = node.inputs[position].owner
+        return {**told(node), "input": position, "inner": False, "made": maker and told(maker)}
 
     def births(self):
         """Where values, of an objective, and cotangents first are not finite though what they are made of is.
@@ -264,24 +320,28 @@ class Ops:
         zeros = {(b["node"], b["step"]) for b in plain.births if b["zero_cotangent"]}
         blamed = {}
         for select in list(plain.selects)[:SELECTS_TRIED] if zeros else ():
-            leaking = Backward(self, mend=always, leak=select)
-            self.reverse(objective, leaking)
-            for birth in leaking.births:
-                if (birth["node"], birth["step"]) in zeros and not birth["zero_cotangent"]:
-                    blamed.setdefault((birth["node"], birth["step"]), select)
+            for leak in (1.0, np.nan):  # what is put there: a number, or what no later product with 0 takes away
+                leaking = Backward(self, mend=always, leak=(select, leak))
+                self.reverse(objective, leaking)
+                for birth in leaking.births:
+                    if (birth["node"], birth["step"]) in zeros and not birth["zero_cotangent"]:
+                        blamed.setdefault((birth["node"], birth["step"]), select)
         return [{**b, "select": blamed.get((b["node"], b["step"]))} for b in plain.births]
 
 
 class Backward:
     """One reverse pass, op by op: the rule that Body.reverse asks for.
 
-    mend: birth -> whether what is not finite there counts as 0. leak: the number of a select whose other side gets the cotangent
-    1 instead of 0. After the pass: births, and selects, the numbers of those that handed zeros to a side.
+    mend: birth -> whether what is not finite there counts as 0. leak: (number of a select, the cotangent that its other side gets
+    instead of 0), or None. lost: (number, position) of inputs that get nothing.
+    After the pass: births, and selects, the numbers of those that handed zeros to a side.
     """
 
-    def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None):
+    def __init__(self, ops, open_stops=False, inside=(), mend=None, leak=None, lost=()):
+        self.lost = set(lost)
         self.ops, self.open_stops, self.inside, self.leak = ops, open_stops, set(inside), leak
         self.mend = mend or never
+        self.leaks_nan = leak is not None and bool(np.isnan(leak[1]))
         self.births, self.selects = [], {}
 
     def __call__(self, body, node, run, env, arrived):
@@ -294,11 +354,13 @@ class Backward:
         back = {v: c for v, c in self.ops.machine.pull(node, env, arrived).items() if v in self.ops.active[body]}
         if name(node.op) in SELECTS and number is not None:
             back = {v: self.other_side(number, arrived[node.outputs[0]], c) for v, c in back.items()}
-        if number is not None and finite(*arrived.values()):
+        leaks_here = self.leaks_nan and number == self.leak[0]
+        if number is not None and not leaks_here and (self.leaks_nan or finite(*arrived.values())):
             for v, cotangent in back.items():
                 if isinstance(cotangent, np.ndarray) and not finite(cotangent):
                     back[v] = self.born(number, step, arrived, env[v], cotangent)
-        return back
+        inputs = list(node.inputs)
+        return {v: c for v, c in back.items() if not self.lost or (number, inputs.index(v)) not in self.lost}
 
     def other_side(self, number, arriving, leaving):
         """What a select hands to one side; with the leak, something also where the other side was taken."""
@@ -308,7 +370,9 @@ class Backward:
         if not left_out.any():
             return leaving
         self.selects[number] = True
-        return np.where(left_out, np.ones_like(leaving), leaving) if number == self.leak else leaving
+        if self.leak is None or number != self.leak[0]:
+            return leaving
+        return np.where(left_out, np.asarray(self.leak[1], dtype=leaving.dtype), leaving)
 
     def born(self, number, step, arrived, value, cotangent):
         """Note the birth and give the cotangent back, mended if that is wanted."""
@@ -324,6 +388,9 @@ class Backward:
             "result": float(cotangent[spoilt][0]),
         }
         self.births.append(birth)
+        if self.leaks_nan:  # what was leaked goes on
+            leaked = [np.isnan(c) for c in arrived.values() if c.shape == cotangent.shape]
+            spoilt = spoilt & ~np.logical_or.reduce(leaked) if leaked else np.zeros_like(spoilt)
         return np.where(spoilt, np.zeros_like(cotangent), cotangent) if self.mend(birth) else cotangent
 
 
@@ -353,7 +420,8 @@ def by_differences(machine, node, env, arrived, moved):
     found = {}
     for variable in moved:
         array = np.asarray(value_of(variable, env))
-        h = (1e-3 if array.dtype == np.float64 else 3e-2) * (float(np.sqrt(np.mean(np.square(array)))) or 1.0)
+        size = float(np.sqrt(np.mean(np.square(array)))) or 1.0
+        steps = (1e-3 if array.dtype == np.float64 else 3e-2) * np.clip(np.abs(array), 0.05 * size, size).reshape(-1)
         slopes = [
             (
                 8 * (value(variable, i, h) - value(variable, i, -h))
@@ -361,7 +429,7 @@ def by_differences(machine, node, env, arrived, moved):
                 + value(variable, i, -2 * h)
             )
             / (12 * h)
-            for i in range(array.size)
+            for i, h in enumerate(steps)
         ]
         found[variable] = np.reshape(slopes, array.shape).astype(array.dtype)
     return found
@@ -375,6 +443,7 @@ class Focus:
         self.fixed = {v: value_of(v, env) for v in node.inputs}
         self.inputs = {f"input {list(node.inputs).index(v)}": v for v in dict.fromkeys(moved)}
         outputs = [value_of(v, env) for v in node.outputs]
+        self.given = [self.fixed[v] for v in node.inputs]
         if any(value is Missing for value in [*self.fixed.values(), *outputs]):
             raise ValueError(ops.machine.failures.get(node, "the op's inputs could not be computed alone"))
         self.outputs = {f"output {i}": i for i, v in enumerate(node.outputs) if is_float(v)}
@@ -446,4 +515,6 @@ def name(op):
     kind = type(given)
     if not is_library(kind):
         return kind.__name__
+    if isinstance(getattr(given, "set_instead_of_inc", None), bool):  # of one or several indices, advanced or not
+        return "set_subtensor" if given.set_instead_of_inc else "inc_subtensor"
     return NAMES.get(kind.__name__) or re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()

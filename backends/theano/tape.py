@@ -127,6 +127,13 @@ class Machine:
             seeds = {node.outputs[i]: node.outputs[i].type() for i in live}
             inputs = list(dict.fromkeys(v for v in node.inputs if is_float(v) and not is_constant(v)))
             taken = self.grad(seeds, inputs)
+            floats = [v for v in node.outputs if is_float(v)]
+            if len(seeds) < len(floats) and any(status in ("null", "refused") for status, _ in taken.values()):
+                # a rule may expect a cotangent of every output: here it gets zeros for the others
+                more = {v: seeds.get(v) or v.type() for v in floats}
+                again = self.grad(more, inputs)
+                if not any(status in ("null", "refused") for status, _ in again.values()):
+                    seeds, taken = more, again
             there = [g for status, g in taken.values() if status == "ok"]
             known = [*node.inputs, *node.outputs, *seeds.values()]
             self.rules[key] = seeds, taken, toposort(there, known)
@@ -140,7 +147,7 @@ class Machine:
         live = tuple(i for i, v in enumerate(node.outputs) if v in cotangents)
         seeds, taken, order = self.rule(node, live)
         local = {v: value_of(v, env) for v in (*node.inputs, *node.outputs)}
-        local.update((seed, cotangents[v]) for v, seed in seeds.items())
+        local.update((seed, cotangents[v] if v in cotangents else np.zeros_like(local[v])) for v, seed in seeds.items())
         self.run(order, local)
         result = {}
         for v, (status, given) in taken.items():
@@ -160,8 +167,14 @@ def as_array(value):
 
 
 def fitted(cotangent, value):
-    """The cotangent in its variable's shape, which a rule may leave to broadcasting."""
-    return cotangent if np.shape(cotangent) == np.shape(value) else np.broadcast_to(cotangent, np.shape(value))
+    """The cotangent in its variable's shape, which a rule may leave to broadcasting; Null if it does not fit."""
+    if np.shape(cotangent) == np.shape(value):
+        return cotangent
+    try:
+        return np.broadcast_to(cotangent, np.shape(value))
+    except ValueError:
+        why = f"its reverse rule gives shape {np.shape(cotangent)} for an input of shape {np.shape(value)}"
+        return Null(why, "refused")
 
 
 def value_of(variable, env):

@@ -127,7 +127,7 @@ class Inspected:
                 return forward_births(recorder, number_of)
             return reverse.births(values[name], recorder, number_of)
 
-    def composed(self, open_stops=False, inside=(), mend=False):
+    def composed(self, open_stops=False, inside=(), mend=False, objectives=None):
         """The gradients as the ops' own rules give them on what the forward pass had: saved values that are written over are
         kept, and draws that the reverse pass makes again are those of the forward pass.
 
@@ -137,7 +137,7 @@ class Inspected:
         places = {self.tape.nodes[node]["key"] for node in inside}
         answers = {}
         for names in self.runs:
-            for name in names:
+            for name in names if objectives is None else [n for n in names if n in objectives]:
                 answers[name] = self.composed_one(name, open_stops, places, mend)
                 if passes.needs_backward(answers[name]):
                     answers[name] = self.composed_one(name, open_stops, places, mend, accumulate=True)

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from gradcheck.diagnosis.backward_differs import backward_differs
+from gradcheck.diagnosis.carry_cut import lost_carry
 from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
 from gradcheck.diagnosis.could_not_run import could_not_run
 from gradcheck.diagnosis.counterfactual import run_unroll
+from gradcheck.diagnosis.cut_by_rule import cut_by_rule
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
+from gradcheck.diagnosis.lost_branch import lost_branch
 from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
 from gradcheck.diagnosis.noise_in_scan import noise_in_scan
@@ -20,6 +23,8 @@ from gradcheck.diagnosis.not_finite import not_finite
 from gradcheck.diagnosis.not_linear import not_linear
 from gradcheck.diagnosis.not_repeatable import not_repeatable
 from gradcheck.diagnosis.over_time import over_time
+from gradcheck.diagnosis.own_copy import own_copy
+from gradcheck.diagnosis.sampler_parameter import sampler_parameter
 from gradcheck.diagnosis.scene import Claim, Scene, finding, worst
 from gradcheck.diagnosis.score_function import score_function
 from gradcheck.diagnosis.second_order import second_order
@@ -28,7 +33,7 @@ from gradcheck.diagnosis.stopped import stopped
 from gradcheck.diagnosis.time_steps import timeline
 from gradcheck.diagnosis.truncated_history import cut_history, truncated_history
 from gradcheck.diagnosis.wrong_gradient import wrong_gradient
-from gradcheck.diagnosis.wrong_rule import wrong_rule
+from gradcheck.diagnosis.wrong_rule import wrong_rule, wrong_rule_after_all
 from gradcheck.errors import log_traceback
 from gradcheck.evidence import Evidence
 from gradcheck.model import Case, Check, Expectation, Finding, Severity
@@ -44,12 +49,18 @@ RULES: tuple[
     noise_in_scan,
     backward_differs,
     truncated_history,
+    own_copy,
     stopped,
     wrong_rule,
+    sampler_parameter,
+    cut_by_rule,
     score_function,
     missing,
     fingerprints,
     cut_history,
+    lost_carry,
+    wrong_rule_after_all,
+    lost_branch,
     wrong_gradient,
     no_reference,
     shared_noise,

@@ -6,7 +6,7 @@ judged, and how many were cleared. It is bounded by the time that a diagnosis ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from gradcheck.diagnosis.counterfactual import remaining_error
+from gradcheck.diagnosis.part import Lost, lost_part
+from gradcheck.diagnosis.rule_fingerprints import instead
 from gradcheck.diagnosis.scene import Scene, line_blame, number, relative
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
@@ -22,19 +24,10 @@ from gradcheck.model import Blame, Gradient, Verdict
 from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
-OPTIONAL = (
-    "why",
-    "active",
-    "defined",
-    "meant",
-    "reaches",
-    "recurrent",
-    "parts",
-    "stepwise",
-    "shared",
-    "stateful",
-    "again",
-)
+OPTIONAL = (  # of what a worker tells about a node
+    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "shared", "stateful", "again",
+    "sampled", "discrete",
+)  # fmt: skip
 NO_NODES = "this backend cannot be looked into op by op"
 
 
@@ -42,10 +35,11 @@ NO_NODES = "this backend cannot be looked into op by op"
 class Node:
     """One op of the rollout's graph, where it is called. steps: how often it runs in one evaluation. defined: file:line or "".
 
-    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop; None if that is not
-    known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is made of.
-    stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps. stateful: no key
-    decides a draw; again: how often the gradient's program makes it once more.
+    meant: why a stop is meant: "stepwise", "target" or "". reaches: the objectives that derive from a stop or a draw; None if
+    that is not known. recurrent: a stop is given what derives from its own result a step before. parts: the ops that a call is
+    made of. stepwise: what it returns moves in steps, unlike what it is given. shared: a draw was the same at all steps.
+    stateful: no key decides a draw; again: how often the gradient's program makes it once more. sampled: the inputs that move a
+    parameter of the distribution that a draw is from, with the parameters' names; discrete: whether what is drawn is known to be.
     """
 
     number: int
@@ -66,6 +60,8 @@ class Node:
     shared: bool = False
     stateful: bool = False
     again: int = 0
+    sampled: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
+    discrete: bool = False
 
     @classmethod
     def of(cls, index: int, told: dict[str, Any]) -> Node:
@@ -93,10 +89,16 @@ class Node:
         return f"{Path(relative(file)).name}:{line}" if file else ""
 
 
+def is_cut(evidence: Evidence) -> bool:
+    """Whether there is no path for the framework, and yet the op moves with the input."""
+    return evidence.check.verdict is Verdict.DISCONNECTED and not evidence.check.dead
+
+
 @dataclass
 class Look:
     """One op at one step. worst: its worst check, against differences of it alone. flat: the op is stepwise, its rule is not.
 
+    instead: what its wrong rule gives instead, as far as that was tested; or "". explained: that is about all that is wrong.
     inside: of a call, the op inside it that could not be judged, as a clause that says so.
     """
 
@@ -104,25 +106,41 @@ class Look:
     step: int | None
     checks: list[Evidence]
     flat: bool = False
+    instead: str = ""
+    explained: bool = False
     inside: str = ""
 
     @property
     def worst(self) -> Evidence:
         order = (Verdict.MISMATCH, Verdict.NULL, Verdict.NONFINITE, Verdict.NONDETERMINISTIC, Verdict.INCONCLUSIVE)
-        by_rank = sorted(
-            self.checks, key=lambda e: order.index(e.check.verdict) if e.check.verdict in order else len(order)
-        )
-        same = [e for e in self.checks if e.check.verdict is by_rank[0].check.verdict]
+
+        def rank(evidence: Evidence) -> int:
+            verdict = Verdict.MISMATCH if is_cut(evidence) else evidence.check.verdict
+            return order.index(verdict) if verdict in order else len(order)
+
+        first = min(map(rank, self.checks))
+        same = [e for e in self.checks if rank(e) == first]
         return max(same, key=lambda e: e.check.max_rel_error or 0.0)
 
     @property
     def verdict(self) -> Verdict:
-        return self.worst.check.verdict
+        return Verdict.MISMATCH if is_cut(self.worst) else self.worst.check.verdict
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its rule gives no gradient for an input that moves it."""
+        return is_cut(self.worst)
 
     @property
     def is_nonlinear(self) -> bool:
         """Whether its rule is not proportional to the cotangent."""
         return "cotangents" in self.worst.notes
+
+    @property
+    def hands_nothing(self) -> bool:
+        """Whether its rule returns zeros where the op does move."""
+        wrong = (e for e in self.checks if e.check.verdict is Verdict.MISMATCH)
+        return any(e.gradient.array is not None and not e.gradient.array.any() for e in wrong)
 
     @property
     def at(self) -> str:
@@ -165,6 +183,7 @@ class Inspection:
     of ops that fit wherever they were looked at; unlooked: ops that could not be looked at, and why. why: "" unless it came to
     an end too early. composed: the gradients as composed from the ops' own rules; mended: the same with the derivative of
     their own forward in place of the wrong custom rules; {} where not available.
+    lost: the part of such a rule whose contribution is all that is missing, if that was found.
     """
 
     backend: str = ""
@@ -174,6 +193,7 @@ class Inspection:
     cleared: set[int] = field(default_factory=set)
     unlooked: list[tuple[Node, str]] = field(default_factory=list)
     why: str = ""
+    lost: Lost | None = None
     composed: dict[tuple[str, str], Gradient] = field(default_factory=dict)
     mended: dict[tuple[str, str], Gradient] = field(default_factory=dict)
 
@@ -234,12 +254,12 @@ def look_at_all(scene: Scene, session: Session, found: Inspection) -> None:
     unsure: dict[int, Look] = {}
     look_at_steps(scene, session, found, steps, unsure)
     look_at_calls(scene, session, found)
-    compose(session, found)
+    compose(scene, session, found)
     if not found.wrong and not composes(scene, found):
         rest = [step for step in range(count) if step not in steps]
         look_at_steps(scene, session, found, rest, unsure)
         if found.wrong:
-            compose(session, found)
+            compose(scene, session, found)
 
 
 def look_at_steps(
@@ -284,13 +304,15 @@ def look_at_calls(scene: Scene, session: Session, found: Inspection) -> None:
 
 def composes(scene: Scene, found: Inspection) -> bool:
     """Whether the ops' own rules compose the right gradients, as far as that is known: then it is not one of them."""
-    wrong = [
-        e for r in scene.results if r.backend == found.backend for e in r.checks if e.check.verdict is Verdict.MISMATCH
-    ]
+    wrong = wrong_checks(scene, found.backend)
     known = [e for e in wrong if (e.check.objective, e.check.parameter) in found.composed]
     return all(
         remaining_error(scene, e, found.composed[e.check.objective, e.check.parameter]) is not None for e in known
     )
+
+
+def wrong_checks(scene: Scene, backend: str) -> list[Evidence]:
+    return [e for e in scene.checks(Verdict.MISMATCH) if e.check.backend == backend]
 
 
 def spread(steps: int) -> list[int]:
@@ -309,6 +331,8 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
             look = Look(node, step if node.steps > 1 else None, evidence.checks)
             if look.verdict is Verdict.MISMATCH:
                 look.flat = is_stepwise(focus, look.worst)
+                if not (look.flat or look.is_nonlinear):
+                    look.instead, look.explained = instead(session, focus, scene.case, look.checks)
         finally:
             focus.close()
     except BackendError as error:
@@ -318,7 +342,10 @@ def look_at(scene: Scene, session: Session, found: Inspection, node: Node, step:
         return None
     null = next((e for e in look.checks if e.check.verdict is Verdict.NULL), None)
     if null is not None:
-        found.unlooked.append((node, f"its reverse rule raises {null.check.reason}"))
+        said = null.check.reason
+        found.unlooked.append(
+            (node, said if said.startswith("its reverse rule") else f"its reverse rule raises {said}")
+        )
         return None
     return look
 
@@ -334,14 +361,17 @@ def is_stepwise(focus: Focus, evidence: Evidence) -> bool:
     return bool((values[:FAR] == values[FAR:]).all() and np.ptp(values) > 0)
 
 
-def compose(session: Session, found: Inspection) -> None:
-    """The gradients as the ops' own rules compose them, and with the wrong custom rules replaced."""
+def compose(scene: Scene, session: Session, found: Inspection) -> None:
+    """The gradients as the ops' own rules compose them, and with the wrong custom rules replaced; then what these leave out."""
     if not session.can("composed"):
         return
     try:
         custom = sorted({look.node.number for look in found.wrong if look.node.kind == "custom"})
         if custom:
             found.mended = session.composed(inside=custom)
+            if not all(look.explained for look in found.wrong):
+                checks = [e for r in scene.results if r.backend == found.backend for e in r.checks]
+                found.lost = lost_part(session, checks, found.mended, custom)
         elif not found.wrong:
             found.composed = session.composed()
     except BackendError:

@@ -33,7 +33,7 @@ class Agreement:
         """What was seen of a part of the checks that are explained."""
         known = [self.errors[id(e)] for e in checks if id(e) in self.errors]
         many = f"all {len(known)} of these gradients agree" if len(known) > 1 else "the gradient agrees"
-        return f"{many} with the same differences, to {max(known):.0e}" if known else self.words
+        return f"{many} with the same differences, {closely(max(known))}" if known else self.words
 
 
 def agreement(scene: Scene, checks: Sequence[Evidence], changed: Case, arrays: Arrays) -> Agreement:
@@ -63,7 +63,28 @@ def held_against(scene: Scene, checks: Sequence[Evidence], gradients: dict[tuple
     many = f"all {len(checks)} of these gradients agree" if len(explained) > 1 else "the gradient agrees"
     if len(explained) < len(checks):
         many = f"{len(explained)} of {len(checks)} agree"
-    return Agreement(explained, f"{many} with the same differences, to {max(errors.values()):.0e}", missing, errors)
+    return Agreement(explained, f"{many} with the same differences, {closely(max(errors.values()))}", missing, errors)
+
+
+def closely(error: float) -> str:
+    """How closely two numbers agree, in words."""
+    return f"to {error:.0e}" if error else "exactly"
+
+
+def with_own_derivative(
+    scene: Scene, backend: str, ops: set[int], open_stops: bool = False
+) -> dict[tuple[str, str], Gradient]:
+    """The gradients composed op by op, the derivative of the forward of some ops, by differences, in the place of their rules.
+
+    ops: their numbers. {} where that cannot be had.
+    """
+    try:
+        with scene.lab.session(scene.case, backend, scene.arrays) as session:
+            if not session.can("composed"):
+                return {}
+            return session.composed(inside=sorted(ops), open_stops=open_stops)
+    except BackendError:
+        return {}
 
 
 def gradient_of(gradients: dict[tuple[str, str], Gradient], evidence: Evidence) -> Gradient:
@@ -78,7 +99,7 @@ def remaining_error(scene: Scene, evidence: Evidence, gradient: Gradient) -> flo
     scale = evidence.scale
     array = scene.arrays[name]
     limits = domain(array, scene.case.input(name).bounds, scale)
-    move = limits.keep({"key": probe_key(scene.case.seed, "probe", name)})
+    move = limits.keep({"key": probe_key(scene.case.seed, evidence.salt, name)})
     total, norm, _ = directions.dot(gradient.array, move, array.reshape(-1))
     value, bound = float(evidence.estimate.value[i]), float(evidence.estimate.bound[i])
     miss = abs(total * scale - value)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradcheck.diagnosis.blame import Node, first_line, nodes_of
-from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame
+from gradcheck.diagnosis.blame import Node, first_line, inspected, nodes_of
+from gradcheck.diagnosis.counterfactual import held_against, with_own_derivative
+from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, numbers, step_blame, unique
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Severity, Verdict
 
@@ -20,7 +21,8 @@ def missing(scene: Scene) -> Iterable[Claim]:
 
 
 def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
-    saying = [e.check.backend for e in checks if e.check.verdict is Verdict.DISCONNECTED]
+    saying = unique(e.check.backend for e in checks if e.check.verdict is Verdict.DISCONNECTED)
+    say = "say" if len(saying) > 1 else "says"
     if not saying and checks[0].check.reason:
         return flat_finding(scene, checks)
     return finding(
@@ -30,9 +32,7 @@ def dead_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         Severity.ADVICE,
         because="neither the gradient nor the objective moves, for small steps and for large ones",
         help="take it out of `wrt`, or connect it: a parameter that gets no gradient is never trained",
-        note=f"{', '.join(dict.fromkeys(saying))} says so; a framework that returns zeros means the same"
-        if saying
-        else "",
+        note=f"{', '.join(saying)} {say} so; a framework that returns zeros means the same" if saying else "",
         whose="the step or the case",
         blame=step_blame(scene.case),
     )
@@ -69,22 +69,42 @@ def gone_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     }
     passing = scene.passing(first)
     refusing = refusing_ops(scene, first) if code in ("GC102", "GC105") else []
-    said = " ".join(first.check.reason.split())
+    said, seen = " ".join(first.check.reason.split()), ""
+    if code == "GC105" and not refusing and (at_run_time := inspected(scene, first.check.backend).unlooked):
+        node, why = at_run_time[0]
+        seen = f"looked at alone: {why}"
+        refusing = [node]
     if len(refusing) == 1 and refusing[0].file:
         said += f" ({refusing[0].op} at {refusing[0].place})"
         if refusing[0].kind == "custom":
-            helps["GC105"] = f"correct the reverse rule of {refusing[0].op}, which raises"
+            titles["GC105"] = f"no gradient because the reverse rule of {refusing[0].op} fails"
+            helps["GC105"] = f"correct the reverse rule of {refusing[0].op}"
+    exists = derivative_exists(scene, refusing, checks) if code in ("GC102", "GC105") else ""
     return finding(
         code,
         checks,
         titles[code],
         numbers=numbers(first),
         because=f"{first.check.backend} says: {said}" if said else "the framework returned nothing",
+        proof="; ".join(part for part in (seen, exists) if part),
         help=helps[code],
-        note=f"{', '.join(passing)} have the right gradient" if passing else "",
+        note=f"{', '.join(passing)} {'have' if len(passing) > 1 else 'has'} the right gradient" if passing else "",
         whose="the step, or the framework's rule for the op",
         blame=first_line(refusing) or step_blame(scene.case),
     )
+
+
+def derivative_exists(scene: Scene, refusing: list[Node], checks: list[Evidence]) -> str:
+    """That only the rule of these ops is missing: with the derivative of their own forward in its place there is a gradient."""
+    known = [n for n in refusing if n.kind in ("op", "custom")]
+    if not known or len(known) < len(refusing):
+        return ""
+    found = with_own_derivative(scene, checks[0].check.backend, {n.number for n in known})
+    seen = held_against(scene, checks, found) if found else None
+    if seen is None or not seen.explained:
+        return ""
+    ops = " and ".join(unique(n.op for n in known))
+    return f"the derivative exists: with that of {ops} itself, by differences of it, in the place of the rule, {seen.words}"
 
 
 def refusing_ops(scene: Scene, evidence: Evidence) -> list[Node]:

@@ -49,10 +49,23 @@ class Inside:
         return next((r for r in self.reads if r["reads"] and not r["parameter"] and r["objective"] in objectives), None)
 
 
+# gradients that are null, that are wrong, what was seen inside of the scan, and the proof
+Seen = tuple[list[Evidence], list[Evidence], Inside, str]
+
+
 def noise_in_scan(scene: Scene) -> Iterable[Claim]:
+    for null, wrong, inside, proof in together(seen(scene)):
+        if null:
+            yield Claim("GC101", null, partial(null_finding, scene, wrong, inside, proof))
+        if wrong:
+            yield Claim("GC202", wrong, partial(wrong_finding, scene, null, inside, proof))
+
+
+def seen(scene: Scene) -> Iterable[Seen]:
+    """What each backend shows."""
     for group in by(failing(scene.checks(Verdict.NULL, Verdict.MISMATCH)), lambda e: e.check.backend):
         name = group[0].check.backend
-        if scene.lab.catalog[name][1] != "scan":
+        if scene.lab.catalog[name][1] != "scan" and not scene.case.native:  # a native step may hold a scan of its own
             continue
         if not (scene.case.draws_in_step or nodes_of(scene, name, ("draw",))):
             continue
@@ -67,10 +80,19 @@ def noise_in_scan(scene: Scene) -> Iterable[Claim]:
         if not scene.case.draws_in_step:  # a scan may be wrong for reasons of its own
             wrong = [e for e in wrong if inside.carry([e]) is not None]
         proof = "; ".join(a.words for a in (proven, by_ops) if a.explained)
-        if null:
-            yield Claim("GC101", null, partial(null_finding, scene, wrong, inside, proof))
-        if wrong:
-            yield Claim("GC202", wrong, partial(wrong_finding, scene, null, inside, proof))
+        yield null, wrong, inside, proof
+
+
+def together(every: Iterable[Seen]) -> Iterable[Seen]:
+    """The same draws of the same native model, null or wrong in both of its rollouts: one cause."""
+    found: dict[object, Seen] = {}
+    for null, wrong, inside, proof in every:
+        places = frozenset((d["op"], d["file"], d["line"]) for d in inside.draws if d["file"])
+        pairs = frozenset((e.check.verdict, e.check.objective, e.check.parameter) for e in [*null, *wrong])
+        first = found.setdefault((places, pairs) if places else len(found), ([], [], inside, proof))
+        first[0].extend(null)
+        first[1].extend(wrong)
+    return found.values()
 
 
 def named_by_draw(checks: list[Evidence], proven: Agreement, inside: Inside) -> None:

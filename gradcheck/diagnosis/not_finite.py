@@ -1,7 +1,7 @@
 """GC303 the forward is not finite; GC301 and GC302 gradients that are not finite though the forward is.
 
 Going backwards op by op shows where a finite cotangent first becomes one that is not. If it was 0 only because a `where` took
-the other side, that branch is the cause (GC301): something nonzero put on that side arrives at the op. Else the op stands at a
+the other side, that branch is the cause (GC301): what is put on that side arrives at the op. Else the op stands at a
 singular point of its own (GC302). Where a backend cannot be looked into, the cause is not established, and the code is GC301.
 """
 
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from gradcheck.diagnosis.blame import Node
-from gradcheck.diagnosis.counterfactual import gradient_of, remaining_error
+from gradcheck.diagnosis.counterfactual import closely, gradient_of, remaining_error
 from gradcheck.diagnosis.scene import Claim, Scene, alike, by, finding, number, numbers, step_blame
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.model import Finding, Gradient, Verdict
 
+TELLING = 1e-2  # differences whose bound is wider than this part of their value confirm nothing
 OVERFLOW = 1e100  # a finite cotangent beyond this became infinite by its size
 
 
@@ -102,21 +103,31 @@ def births(scene: Scene, backend: str) -> Births:
 
 
 def attribute(scene: Scene, group: list[Evidence]) -> None:
-    """Note with each check of one backend where its gradient stops being finite. One that is right with the unselected
+    """Note with each check of one backend where its gradient stops being finite. One that is finite with the unselected
     branches left out is theirs; what is left is for the singular points, if there are any.
     """
     found = births(scene, group[0].check.backend)
     for evidence in group:
         own = [b for b in found.backward if b.is_of(evidence)]
         branches, others = [b for b in own if b.select is not None], [b for b in own if b.select is None]
-        error = None
-        if branches and found.mended:
-            error = remaining_error(scene, evidence, gradient_of(found.mended, evidence))
-        if error is not None:
+        without = gradient_of(found.mended, evidence).array if branches and found.mended else None
+        explained = without is not None and bool(np.isfinite(without).all())
+        if explained and (error := confirmed(scene, evidence, gradient_of(found.mended, evidence))) is not None:
             evidence.notes["mended"] = error
-        suspects = branches if error is not None or not others else others
+        if explained:
+            evidence.notes["finite"] = True
+        suspects = branches if explained or not others else others
         if suspects:
             evidence.notes["birth"] = suspects[0]
+
+
+def confirmed(scene: Scene, evidence: Evidence, gradient: Gradient) -> float | None:
+    """Relative error of a mended gradient, if it is right and the differences can tell: there, they often cannot."""
+    error, held = remaining_error(scene, evidence, gradient), evidence.estimate
+    if error is None or held is None:
+        return None
+    i = evidence.objective_index
+    return error if max(error, held.bound[i] / max(abs(held.value[i]), 1e-300)) <= TELLING else None
 
 
 def forward_finding(scene: Scene, checks: list[Evidence]) -> Finding:
@@ -150,13 +161,15 @@ def branch_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     birth: Birth = first.notes["birth"]
     select = birth.select
     assert select is not None
-    proof = (
-        f"something nonzero on the side that {select.op} does not take arrives at {birth.node.op}: the 0 is its doing"
-    )
+    proof = f"what is put on the side that {select.op} does not take arrives at {birth.node.op}: the 0 is its doing"
     errors = [e.notes["mended"] for e in checks if "mended" in e.notes]
+    if not errors and all("finite" in e.notes for e in checks):
+        proof += (
+            "; with what that side contributes left out, it is finite (differences cannot tell here if it is right)"
+        )
     if errors:
         agree = f"all {len(errors)} of these gradients agree" if len(errors) > 1 else "the gradient agrees"
-        proof += f"; with what that side contributes left out, {agree} with the differences, to {max(errors):.0e}"
+        proof += f"; with what that side contributes left out, {agree} with the differences, {closely(max(errors))}"
     return finding(
         "GC301",
         checks,
@@ -194,7 +207,15 @@ def unknown_finding(scene: Scene, checks: list[Evidence]) -> Finding:
     first = checks[0]
     found = births(scene, first.check.backend)
     birth: Birth | None = first.notes.get("birth")
-    if birth is None:
+    forward = [b for b in found.forward if b.is_of(first)]
+    if birth is None and forward:
+        birth = forward[0]
+        because = (
+            f"run op by op, {birth.node.op} at {birth.node.place} makes {birth.told['result']} of "
+            f"{number(birth.told['input'])}{birth.at}; the backend rewrites the forward pass, which is finite then, and not the "
+            "backward pass"
+        )
+    elif birth is None:
         reason = f" ({found.why})" if found.why else ""
         because = (
             f"the cause is not established{reason}; "

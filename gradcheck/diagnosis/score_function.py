@@ -68,21 +68,23 @@ def is_still(evidence: Evidence) -> bool:
     return evidence.check.codes[:1] in (("GC401",), ("GC104",)) and (array is None or not array.any())
 
 
-def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence) -> bool:
-    """Note with the check how its objective's mean over draws moves, if it does."""
+def moves_in_the_mean(scene: Scene, session: Session, evidence: Evidence, most: int = MANY) -> bool:
+    """Note with the check how its objective's mean over draws moves, if it does. most: draws."""
     name = evidence.check.parameter
     if name not in session.tensors or not session.tensors[name].is_float:
         return False
     for reach, salt in TRIED:
-        found = slope_of_mean(scene, session, evidence, reach, salt)
+        found = slope_of_mean(scene, session, evidence, reach, salt, most)
         if found is not None:
             evidence.notes["mean over draws"] = found
             return True
     return False
 
 
-def slope_of_mean(scene: Scene, session: Session, evidence: Evidence, reach: float, salt: str) -> Mean | None:
-    """The slope of the mean over draws; None if nothing is drawn, or MANY draws do not show that it moves."""
+def slope_of_mean(
+    scene: Scene, session: Session, evidence: Evidence, reach: float, salt: str, most: int
+) -> Mean | None:
+    """The slope of the mean over draws; None if nothing is drawn, or that many draws do not show that it moves."""
     name = evidence.check.parameter
     move = {"key": probe_key(scene.case.seed, salt, name)}
     points = [[(name, sign * reach * evidence.scale, move)] for sign in (1, -1)]
@@ -91,7 +93,7 @@ def slope_of_mean(scene: Scene, session: Session, evidence: Evidence, reach: flo
     scalar = ones.size == 1
     unit = directions.dot(ones, move, ones.reshape(-1))[0] * evidence.scale if scalar else 1.0
     slopes, found = np.zeros(0), None
-    while len(slopes) < MANY:
+    while len(slopes) < most:
         more = FEW if not len(slopes) else 3 * len(slopes)
         rows = session.redrawn(points, range(len(slopes), len(slopes) + more))
         if rows is None:

@@ -56,7 +56,7 @@ def native_finding(shared: list[Node], part: list[Evidence]) -> Finding:
         "one draw is shared by all steps",
         Severity.ADVICE,
         because=f"{' and '.join(places)} {gives} the same numbers at all {shared[0].steps} steps of the loop",
-        help="for fresh noise at every step split the key, one for each step, and scan over the keys",
+        help="for fresh noise at every step split the key, or draw with time as the first axis, and scan over that",
         note="the gradients are right for the model as it is written; one mask for all steps may be meant (variational dropout)",
         whose="the step",
         blame=shared[0].blame,

@@ -70,7 +70,7 @@ def looked_at(scene: Scene, evidence: Evidence) -> Timeline | None:
     if limits.inside and case.input(name).role is Role.SEQUENCE:  # one direction for all steps suits no step's bounds
         return None
     objective, backend = evidence.check.objective, evidence.check.backend
-    probed, arrays = timed(case, (objective,), name, scene.arrays, evidence.scale)
+    probed, arrays = timed(case, (objective,), name, scene.arrays, evidence.scale, evidence.salt)
     try:
         with ExitStack() as sessions:
             session = sessions.enter_context(scene.lab.session(probed, backend, arrays))

@@ -8,7 +8,7 @@ forward is a surrogate (GC703).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gradcheck.diagnosis.blame import Inspection, Look, called, inspected
@@ -34,7 +34,9 @@ class Culprit:
 
 
 def wrong_rule(scene: Scene) -> Iterable[Claim]:
-    """Wrong gradients whose wrong op is found, over all backends that show the same one."""
+    """Wrong gradients whose wrong op is found, over all backends that show the same one. Those that may have a code of their own
+    are left to its rule, which says this line, too: a fingerprint, and a rule that hands nothing back, as to a carry.
+    """
     groups: dict[object, list[Evidence]] = {}
     for group in by(scene.unexplained(Verdict.MISMATCH), lambda e: e.check.backend):
         group = [e for e in group if "consensus" not in e.notes]  # differences do not see these
@@ -46,8 +48,24 @@ def wrong_rule(scene: Scene) -> Iterable[Claim]:
             for evidence in checks:
                 accept(evidence)
             yield Claim("GC703", checks, partial(surrogate_finding, scene))
-        elif not share_fingerprint(checks):  # the fingerprints' rule says it with the factor, and this line
+        elif not share_fingerprint(checks) and not checks[0].notes["culprit"].look.hands_nothing:
             yield Claim("GC206", checks, partial(rule_finding, scene))
+
+
+def wrong_rule_after_all(scene: Scene) -> Iterable[Claim]:
+    """Those that were left to rules of other codes, and that these did not claim."""
+    left = [e for e in scene.unexplained(Verdict.MISMATCH) if "culprit" in e.notes]
+    for checks in by(left, lambda e: e.notes["culprit"].key):
+        yield Claim("GC206", checks, partial(rule_finding, scene))
+
+
+def add_rule(checks: list[Evidence], code: str) -> list[Evidence]:
+    """Note GC206 after a cause's code with the checks for which a wrong rule is known."""
+    for evidence in checks:
+        if "culprit" in evidence.notes:
+            added = (c for c in (code, "GC206") if c not in evidence.check.codes)
+            evidence.check = replace(evidence.check, codes=(*evidence.check.codes, *added))
+    return checks
 
 
 def culprits(scene: Scene, group: list[Evidence]) -> list[Evidence]:
@@ -71,7 +89,9 @@ def culprits(scene: Scene, group: list[Evidence]) -> list[Evidence]:
 def share_fingerprint(checks: list[Evidence]) -> bool:
     """Whether all of these gradients are wrong in the same way that has a name and a code of its own."""
     kinds = {
-        (e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}") if e.fingerprint else None
+        (e.fingerprint.kind, e.fingerprint.words, f"{e.fingerprint.factor:.5g}")
+        if e.fingerprint and e.fingerprint.tells_all
+        else None
         for e in checks
     }
     return len(kinds) == 1 and None not in kinds
@@ -89,7 +109,9 @@ def rule_finding(scene: Scene, checks: list[Evidence]) -> Finding:
         checks,
         f"the reverse rule of {node.op} is wrong",
         numbers=numbers(shown),
-        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}{inside}",
+        because=f"{called(node)}, alone and at the values it has here: its reverse rule gives {look.words()}{inside}"
+        + (f"; {look.instead}" if look.instead else "")
+        + lost_words(shown),
         proof=proof(culprit),
         help="correct the rule; if the forward is made of ops that have rules, delete the custom one" if own else "write it "
         "with other ops, or report it to the framework",
@@ -113,7 +135,16 @@ def op_proof(evidence: Evidence) -> str:
     if "culprit" not in evidence.notes:
         return ""
     look = evidence.notes["culprit"].look
-    return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}"
+    instead = f"; {look.instead}" if look.instead else ""
+    return f"; {called(look.node)}, alone: its reverse rule gives {look.words()}{instead}"
+
+
+def lost_words(evidence: Evidence) -> str:
+    """That one part of the op is all that its rule leaves out, where that explains this check."""
+    lost = evidence.notes["culprit"].inspection.lost
+    if lost is None or not lost.explains(evidence):
+        return ""
+    return f"; one branch is lost: {lost.equals()}"
 
 
 def cleared(culprit: Culprit) -> str:

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from gradcheck._backends._worker import directions
-from gradcheck.numerics.fingerprint import Probe, name_factor, recognise
+from gradcheck.numerics.fingerprint import Fresh, Probe, name_factor, precision, recognise
+from gradcheck.numerics.localise import strides
 
 RIGHT = np.random.Generator(np.random.Philox(1)).normal(size=(5, 5))
 
 
-def along(right, key, bound=1e-9):
+def along(right, key, bound=1e-9, **more):
     def dot(array):
-        return directions.dot(array, {"key": key})[:2]
+        return directions.dot(array, {"key": key, **more})
 
     return Probe(dot, dot(right)[0], bound)
 
@@ -20,12 +21,13 @@ def found_in(wrong, right=RIGHT, bound=1e-9, count=2):
     """What is recognised from so many probes and one fresh one, which is only run for a hypothesis."""
     fresh_runs = []
 
-    def fresh():
-        fresh_runs.append(True)
-        return along(right, 99, bound)
+    def fresh(salt, axes):
+        fresh_runs.append(salt)
+        kept = [[strides(right.shape)[a], right.shape[a]] for a in axes]
+        return along(right, 99 + len(fresh_runs), bound, **({"alike": kept} if kept else {}))
 
-    found = recognise(wrong, [along(right, key, bound) for key in range(count)], fresh)
-    assert len(fresh_runs) <= 1
+    found = recognise(wrong, [along(right, key, bound) for key in range(count)], Fresh(fresh))
+    assert len(fresh_runs) <= 3
     assert found is None or fresh_runs
     return found
 
@@ -76,7 +78,19 @@ def test_small_errors_and_few_probes_prove_nothing():
 
 @pytest.mark.parametrize(
     ("factor", "name"),
-    [(-1, "-1 (the sign)"), (1 / 4, "1/batch"), (12, "steps"), (2, "2"), (0.37, ""), (1 / 12, "1/steps")],
+    [
+        (-1, "-1 (the sign)"),
+        (1 / 4, "1/batch"),
+        (12, "steps"),
+        (2, "2"),
+        (0.37, ""),
+        (1 / 12, "1/steps"),
+        (1 / 48, "1/(steps*batch)"),
+        (11, "steps-1"),
+        (4 / 3, "batch/(batch-1)"),
+        (-0.25, "-1/batch"),
+        (65536, "2^16 (a loss scale)"),
+    ],
 )
 def test_names_of_factors(factor, name):
     assert name_factor(factor, {"steps": 12, "batch": 4}) == name
@@ -84,4 +98,35 @@ def test_names_of_factors(factor, name):
 
 def test_a_hypothesis_that_a_fresh_probe_does_not_bear_out_is_dropped():
     probes = [along(RIGHT, key) for key in range(2)]
-    assert recognise(2 * RIGHT, probes, lambda: along(3 * RIGHT, 99)) is None
+    assert recognise(2 * RIGHT, probes, Fresh(lambda salt, axes: along(3 * RIGHT, 99))) is None
+
+
+@pytest.mark.parametrize(("times", "words"), [(-1.0, "transposed"), (1 / 4, "reversed along axis 1")])
+def test_a_factor_and_another_order_at_once(times, words):
+    wrong = times * (RIGHT.T if words == "transposed" else RIGHT[:, ::-1])
+    found = found_in(wrong)
+    assert (found.kind, found.factor) == ("order", pytest.approx(times))
+    assert found.words.startswith(words)
+    assert np.allclose(found.corrected(wrong), RIGHT)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("name", "take"), [("sum", np.sum), ("mean", np.mean)])
+def test_what_was_summed_over_an_axis_and_spread_again(axis, name, take):
+    found = found_in(np.broadcast_to(take(RIGHT, axis, keepdims=True), RIGHT.shape))
+    assert (found.kind, found.words) == ("sum", f"the {name} over axis {axis}")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_entries_that_are_alike_and_no_sum_are_not_called_one(axis):
+    assert found_in(np.broadcast_to(RIGHT.take([2], axis), RIGHT.shape)) is None
+    assert found_in(np.broadcast_to(1.01 * RIGHT.sum(axis, keepdims=True), RIGHT.shape)) is None
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_rounding_to_a_lower_precision(name):
+    found = found_in(RIGHT.astype(name).astype(np.float64), bound=1e-12)
+    assert (found.kind, found.words) == ("precision", name)
+    assert precision(RIGHT) == ""
+    assert precision(np.round(8 * RIGHT) / 8) == ""  # few bits, as any format has them
+    assert found_in(1.01 * RIGHT.astype(np.float32)).kind == "factor"

@@ -3,7 +3,10 @@
 Runs inside a backend's interpreter: Python >= 3.9, numpy >= 1.22, nothing else. The fixtures copy it into the folder of
 each fake backend. The case says what goes wrong: `options: {fake: {fault: zero}}`; `zero@scan` for that rollout alone;
 `entry W_h 3 1e-6`, `entries W_h 3=1e-6,5=1e-3` and `row W_h 3 1.01` with arguments; `complex` offers complex step, `ops=wrong`
-the ops of fake_ops.py. Without a fault it is a healthy backend.
+the ops of fake_ops.py. What a gradient may equal instead of the right one: `times 0.25 W_h,b` (or `times 0.25` of all),
+`order transposed -1 W_h`, `summed 0 mean W_h`, `rounded float16`, `cut every 3` (or `all 0`, `once 4`, `window 2`) of the carry,
+`slice 1 0` and `without 1 0` (axis and index of the objective's terms), `branch exp` (that function hands nothing back).
+Without a fault it is a healthy backend.
 """
 
 import os
@@ -15,6 +18,14 @@ import types
 import numpy as np
 
 TINY = 1e-30
+ORDERS = {
+    "transposed": np.transpose,
+    "reversed0": lambda g: np.flip(g, 0),
+    "reversed1": lambda g: np.flip(g, 1),
+    "shifted0": lambda g: np.roll(g, 1, 0),
+    "shifted1": lambda g: np.roll(g, -1, 1),
+    "columns": lambda g: g.reshape(-1, order="F").reshape(g.shape),
+}
 DROPPED = 2  # the step whose contribution "bad_step" leaves out
 XP = types.SimpleNamespace(
     tanh=np.tanh,
@@ -59,24 +70,51 @@ class Model:
                 fake_ops.attach(self, word[len("ops=") :])
         misbehave(self.fault, "prepare")
 
-    def rollout(self, arrays, moved=None, steps=None):
-        """[(objective, magnitude)]. moved: what replaces `arrays` in the given steps, or in all of them."""
-        task = self.problem
+    def rollout(self, arrays, moved=None, steps=None, cuts=(), part=None, frozen=""):
+        """[(objective, magnitude)]. moved: what replaces `arrays` in the given steps, or in all of them.
+
+        cuts: steps that the carry enters without its tangent. part: of the objectives' terms. frozen: a function of XP that takes
+        no tangents.
+        """
+        task, xp = self.problem, XP
+        if frozen:
+            xp = types.SimpleNamespace(**{**vars(XP), frozen: lambda x: getattr(np, frozen)(np.real(x))})
         carries = {n: (moved or arrays)[n] for n in task.carries}
         history = {}
         for t in range(task.steps):
             here = moved if moved is not None and (steps is None or t in steps) else arrays
             fixed = {n: here[n] for n in task.shared + task.parameters + task.constants}
             now = {n: here[n][t] for n in task.sequences}
-            carries, outputs = task.step(XP, dict(fixed, **now, **carries))
+            if t in cuts:
+                carries = {n: np.real(c) for n, c in carries.items()}
+            carries, outputs = task.step(xp, dict(fixed, **now, **carries))
             for name, value in {**carries, **outputs}.items():
                 history.setdefault(name, []).append(value)
-        return [task.reduce(XP, o, np.stack(history[o["of"]]), np.shape(history[o["of"]][0])) for o in task.objectives]
+        chosen = [dict(o, part=part, whole=o["name"]) if part else o for o in task.objectives]
+        return [task.reduce(XP, o, np.stack(history[o["of"]]), np.shape(history[o["of"]][0])) for o in chosen]
 
-    def tangent(self, arrays, tangents, steps=None):
-        """The derivative of every objective along the tangents, taken in the given steps."""
+    def tangent(self, arrays, tangents, steps=None, **more):
+        """The derivative of every objective along the tangents, taken in the given steps. more: see rollout."""
         moved = {n: a + 1j * TINY * tangents[n] if n in tangents else a for n, a in arrays.items()}
-        return [np.imag(v) / TINY for v, _ in self.rollout(arrays, moved, steps)]
+        return np.array([np.imag(v) / TINY for v, _ in self.rollout(arrays, moved, steps, **more)])
+
+    def lacking(self, arrays, tangents, steps):
+        """The same without what the fault loses on the way back."""
+        task, words = self.problem, self.arguments
+        if self.fault == "cut" and words[0] == "window":
+            last = [t - int(words[1]) + 1 for t in range(task.steps)]  # the step from which a term is seen
+            rows = (self.tangent(arrays, tangents, cuts=(max(first, -1),), part=(0, t)) for t, first in enumerate(last))
+            return sum(rows)
+        if self.fault == "cut":
+            k = int(words[1])
+            every = [t for t in range(1, task.steps) if t % max(k, 1) == 0]
+            cuts = {"all": range(task.steps), "once": (k,), "every": every}[words[0]]
+            return self.tangent(arrays, tangents, cuts=cuts)
+        if self.fault in ("slice", "without"):
+            part = self.tangent(arrays, tangents, part=tuple(map(int, words[:2])))
+            return part if self.fault == "slice" else self.tangent(arrays, tangents) - part
+        frozen = words[0] if self.fault == "branch" else ""
+        return self.tangent(arrays, tangents, steps, frozen=frozen)
 
     def values(self, arrays):
         self.calls += 1
@@ -113,14 +151,15 @@ class Model:
         """float64[entries, objectives], one complex step an entry."""
         steps = None
         if self.fault == "bad_step":
-            steps = [t for t in range(self.problem.steps) if t != DROPPED]
+            dropped = int(self.arguments[0]) if self.arguments and self.arguments[0].isdigit() else DROPPED
+            steps = [t for t in range(self.problem.steps) if t != dropped]
         elif self.fault == "history":  # only the steps from this one on
             steps = range(int(self.arguments[0]), self.problem.steps)
         rows = []
         for k in range(arrays[name].size):
             tangent = np.zeros(arrays[name].size)
             tangent[k] = 1.0
-            rows.append(self.tangent(arrays, {name: tangent.reshape(arrays[name].shape)}, steps))
+            rows.append(self.lacking(arrays, {name: tangent.reshape(arrays[name].shape)}, steps))
         return np.array(rows)
 
     def spoilt(self, name, gradient):
@@ -134,6 +173,15 @@ class Model:
             gradient = 1.001 * gradient
         elif fault == "negated":
             gradient = -gradient
+        elif fault == "times" and (len(self.arguments) < 2 or name in self.arguments[1].split(",")):
+            gradient = float(self.arguments[0]) * gradient
+        elif fault == "order" and name in self.arguments[2].split(","):
+            gradient = float(self.arguments[1]) * ORDERS[self.arguments[0]](gradient)
+        elif fault == "summed" and name in self.arguments[2].split(","):
+            taken = getattr(np, self.arguments[1])(gradient, int(self.arguments[0]), keepdims=True)
+            gradient = np.broadcast_to(taken, gradient.shape).copy()
+        elif fault == "rounded":
+            gradient = gradient.astype(self.arguments[0]).astype(gradient.dtype)
         elif fault == "one_entry":
             gradient.flat[gradient.size // 2] *= 1.01
         elif fault == "entry" and name == self.arguments[0]:

@@ -12,12 +12,13 @@ import types
 import numpy as np
 
 TANH, GAIN, WHERE = range(3)
+BRANCHES = ("tanh", "exp", "sqrt")
 
 
 def attach(model, mode):
     """Give a model the operations."""
     ops = Ops(model, mode)
-    for name in ("nodes", "focus", "births", "composed"):
+    for name in ("nodes", "focus", "births", "composed", "parts"):
         setattr(model, name, getattr(ops, name))
     if mode == "bare":
         del model.composed
@@ -66,9 +67,23 @@ class Ops:
             born["select"] = WHERE if self.mode == "branch" else None
         return [born]
 
-    def composed(self, open_stops=False, inside=(), mend=False):
+    def parts(self, inside=()):
+        """The functions that "branch" may freeze, each with its line."""
+        file = self.model.problem.step_file
+        made = [{"op": op, "file": file, "line": k + 5, "column": 0} for k, op in enumerate(BRANCHES)]
+        return [dict(m, op="add", line=9, input=k, inner=bool(inside), made=m) for k, m in enumerate(made)]
+
+    def composed(self, open_stops=False, inside=(), mend=False, lost=(), objectives=None):
         """The right gradients, unless it is the rule of `gain` that is wrong and it is not replaced."""
         fault = self.model.fault
+        if lost:
+            before = self.model.fault, self.model.arguments
+            self.model.fault, self.model.arguments = "branch", [BRANCHES[lost[0]]]
+            try:
+                found = self.model.gradients(self.model.problem.arrays)
+            finally:
+                self.model.fault, self.model.arguments = before
+            return {o: g for o, g in found.items() if objectives is None or o in objectives}
         right = {
             "wrong": GAIN in inside,
             "late": GAIN in inside,
