@@ -42,7 +42,7 @@ def manifest(tmp_path):
     return write
 
 
-def test_ships_five_backends_all_of_them_default():
+def test_ships_five_default_backends_and_those_of_pytorch():
     shipped = load_backends()
     assert {name: rollout for name, (_, rollout) in shipped.items()} == {
         "theano-scan": "scan",
@@ -50,8 +50,11 @@ def test_ships_five_backends_all_of_them_default():
         "jax-scan": "scan",
         "jax-unroll": "unroll",
         "unroll": "unroll",
+        "torch-scan": "scan",
+        "torch-unroll": "unroll",
     }
-    assert all(backend.default for backend, _ in shipped.values())
+    default = {name for name, (backend, _) in shipped.items() if backend.default}
+    assert default == {name for name in shipped if not name.startswith("torch")}
 
 
 def test_rollouts_of_one_framework_share_a_manifest():

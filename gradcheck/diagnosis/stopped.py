@@ -192,13 +192,18 @@ def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evi
         f"gradient that is there, to {shown.notes['held']:.0e}"
         if "held" in shown.notes
         else f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
-        help=f"remove the {stop_name(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
+        help=f"{way_through(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
         else "",
         whose="the step",
         blame=stop_blame(scene.case, shown),
     )
+
+
+def way_through(evidence: Evidence) -> str:
+    name = stop_name(evidence)
+    return f"remove the {name}" if name == "stop_gradient" else f"replace {name} by what gradients pass through"
 
 
 def surrogate_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evidence]) -> Finding:
