@@ -77,7 +77,8 @@ def test_the_report_names_frameworks_and_their_versions(report):
         assert entry["framework_version"][0].isdigit()
         assert entry["python_version"].startswith("3.")
         assert entry["environment"] in ("given", "running", "built")
-        assert entry["forward_evaluations"] > 0 or entry["name"] == "torch-scan"  # the shipped model has no step to scan
+        idle = entry["name"] == "torch-scan"  # the shipped model has no step to scan
+        assert entry["forward_evaluations"] > 0 or idle
         assert entry["seconds"] > 0
 
 
