@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gradcheck.case_native import native_case
 from gradcheck.case_resolve import Resolver
-from gradcheck.case_schema import CaseFile, NativeFile, has_default, keys_at, schema_of
+from gradcheck.case_schema import CaseFile, EquationsFile, NativeFile, Schema, has_default, keys_at, schema_of
 from gradcheck.case_source import Loc, Source, did_you_mean, read, shown
 from gradcheck.errors import GradcheckError
 from gradcheck.model import Case, Place
@@ -23,11 +23,14 @@ FRAMEWORKS = ("theano", "jax", "numpy", "pytensor", "torch")
 # stand in for broken top-level values, so that the rest of the file is still checked
 PLACEHOLDERS: dict[str, Any] = {
     "name": "unnamed",
-    "step": "step.py:step",
     "steps": 1,
     "objectives": {"unnamed": {"of": "x", "wrt": ["*"]}},
 }
-NATIVE_PLACEHOLDERS: dict[str, Any] = {"name": "unnamed", "step": {"framework": "jax", "build": "step.py:step"}}
+STEPS: dict[Schema, Any] = {  # in place of a broken step
+    CaseFile: "step.py:step",
+    EquationsFile: {"equations": {"unnamed": "0"}},
+    NativeFile: {"framework": "jax", "build": "step.py:step"},
+}
 PHRASES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -91,7 +94,7 @@ def collect(paths: Sequence[Path]) -> list[Path]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a case file, for editors."""
-    either: TypeAdapter[CaseFile | NativeFile] = TypeAdapter(CaseFile | NativeFile)
+    either: TypeAdapter[CaseFile | EquationsFile | NativeFile] = TypeAdapter(CaseFile | EquationsFile | NativeFile)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **either.json_schema()}
 
 
@@ -174,6 +177,10 @@ def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
     inside = data.get(section)
     optional = len(loc) > 2 and has_default(section, loc[2], schema)
     way = loc if extra else loc[:3] if optional else loc[:2] if isinstance(inside, dict) else loc[:1]
+    if schema is EquationsFile and loc[:2] == ("step", "equations") and len(loc) > 2:
+        if isinstance(inside, dict):
+            inside["equations"][loc[2]] = "0"  # keeps the name for the others
+        return
     if section == "expect" and len(loc) > 1 and isinstance(inside, list) and not (extra or optional):
         inside[int(loc[1])] = {"reason": "stands in for a broken entry"}  # keeps the places of the others
     else:
@@ -183,6 +190,9 @@ def _prune(data: dict[str, Any], loc: Loc, extra: bool) -> None:
                 parent[int(part)] if isinstance(parent, list) else parent.get(part, {})
             )  # an earlier cut may have it
         parent.pop(way[-1], None)
-    placeholders = NATIVE_PLACEHOLDERS if schema is NativeFile else PLACEHOLDERS
-    if section in placeholders and (schema is NativeFile or not data.get(section)):
+    placeholders = {**PLACEHOLDERS, "step": STEPS[schema]}
+    left = data.get(section)
+    if section == "step" and schema is EquationsFile and isinstance(left, dict) and "equations" not in left:
+        left = None
+    if section in (("name", "step") if schema is NativeFile else placeholders) and (schema is NativeFile or not left):
         data[section] = placeholders[section]

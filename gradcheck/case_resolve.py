@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gradcheck.case_equations import equations_of
 from gradcheck.case_schema import (
     CaseFile,
     Entry,
+    EquationsFile,
     ExpectEntry,
     FilledEntry,
     MovedEntry,
@@ -25,7 +27,7 @@ from gradcheck.case_schema import (
 )
 from gradcheck.case_source import Loc, Source, did_you_mean, shown
 from gradcheck.case_step import step_problems
-from gradcheck.model import Case, Expectation, Init, Input, Objective, Placement, Role
+from gradcheck.model import Case, Equation, Expectation, Init, Input, Objective, Placement, Role
 
 ROLES = {
     "sequences": Role.SEQUENCE,
@@ -63,6 +65,7 @@ class Resolver:
                 known = did_you_mean(group, frameworks)
                 source.report(("options", group), f"unknown framework {group!r}{known}", at_key=True)
         step_file, function = self._step()
+        equations, outputs = self._equations()
         case = Case(
             name=file.name,
             path=shown(source.path),
@@ -79,6 +82,8 @@ class Resolver:
             options=file.options,
             expect=expect,
             dims=file.dims,
+            equations=equations,
+            outputs=outputs,
         )
         self._check_bounds(case)
         return case
@@ -230,7 +235,12 @@ class Resolver:
             orders=(entry.order,) if entry.order else (),
         )
 
+    def _equations(self) -> tuple[tuple[Equation, ...], tuple[str, ...]]:
+        return equations_of(self.source, self.file, self.names) if isinstance(self.file, EquationsFile) else ((), ())
+
     def _step(self) -> tuple[Path, str]:
+        if isinstance(self.file, EquationsFile):
+            return self.source.path.absolute(), ""
         name, colon, function = self.file.step.rpartition(":")
         file = (self.source.path.parent / name).absolute()
         if "step" in self.broken:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -154,6 +155,16 @@ def _reason(value: str) -> str:
     return value
 
 
+def _equation(value: Any) -> str:
+    if value is None:
+        raise ValueError("the equation is empty: inside {...}, one that has a comma is put in quotes")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("an equation is an expression such as tanh(x @ W + b)")
+    if not str(value).strip():
+        raise ValueError("the equation is empty")
+    return str(value)
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -163,6 +174,7 @@ def _one_or_many(item: dict[str, Any]) -> WithJsonSchema:
 
 
 TEXT = {"type": "string", "minLength": 1}
+EQUATION = {"type": ["string", "number"], "minLength": 1}
 NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 
 
@@ -297,6 +309,25 @@ class CaseFile(Closed):
     expect: list[ExpectEntry] = Field([], description="known and accepted findings; one that no longer occurs fails")
 
 
+class EquationsStep(Closed):
+    """A step without Python: equations, carried out in order."""
+
+    equations: dict[str, Annotated[str, PlainValidator(_equation), WithJsonSchema(EQUATION)]] = Field(
+        description="name -> expression of inputs, equations above and functions of xp, without `xp.`; the name of a carry is "
+        "its new value, which equations below see; an equation that is no carry is an output if an objective names it",
+        min_length=1,
+    )
+    outputs: list[Text] = Field(
+        [], description="further equations that the step returns, although no objective names them"
+    )
+
+
+class EquationsFile(CaseFile):
+    """A case whose step is written in it, as equations: safe to run, whoever wrote it."""
+
+    step: EquationsStep = Field(description="the step's equations")  # type: ignore[assignment]  # instead of a file's name
+
+
 class NativeStep(Closed):
     """A model that exists in a framework's own words."""
 
@@ -318,12 +349,16 @@ class NativeFile(Closed):
     expect: list[ExpectEntry] = Field([], description="known and accepted findings; one that no longer occurs fails")
 
 
-Schema = type[CaseFile] | type[NativeFile]
+Schema = type[CaseFile] | type[EquationsFile] | type[NativeFile]
 
 
 def schema_of(data: Any) -> Schema:
-    """Which of the two forms a file has: a native case's `step` is a mapping."""
-    return NativeFile if isinstance(data, dict) and isinstance(data.get("step"), dict) else CaseFile
+    """Which of the three forms a file has: `step` is a text, a mapping with `equations` (or a slip of it), or another one."""
+    step = data.get("step") if isinstance(data, dict) else None
+    if not isinstance(step, dict):
+        return CaseFile
+    named = [get_close_matches(key, ("equations", "framework", "build"), n=1) for key in step]
+    return EquationsFile if ["equations"] in named else NativeFile
 
 
 def keys_at(parent: tuple[str | int, ...], schema: Schema = CaseFile) -> tuple[str, ...]:

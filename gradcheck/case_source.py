@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gradcheck._backends._worker.equations import laid_out
 from gradcheck.model import Place
 
 with warnings.catch_warnings():  # it adds filters of its own as it is imported; those of the process are its owner's
@@ -35,6 +36,8 @@ class Source:
         self._keys: dict[Loc, tuple[int, int]] = {}
         self._values: dict[Loc, tuple[int, int]] = {}
         self._nodes = 0
+        self._text = ""
+        self._scalars: dict[Loc, ScalarNode] = {}  # the texts of a step's equations
 
     def report(self, loc: Loc, message: str, *, at_key: bool = False) -> None:
         """Note a problem at the value at `loc` (or its key), or at the nearest thing around it that is in the file."""
@@ -51,6 +54,29 @@ class Source:
         """The line of the key at `loc` (of the value, in a list)."""
         return self._keys.get(loc, self._values.get(loc, (1, 1)))[0]
 
+    def laid_out(self, loc: Loc) -> tuple[int, str]:
+        """(line, text) of the scalar at `loc`: the line that it begins on, and its text, each byte in the column where the file
+        has it, behind a parenthesis in the first one (see backends/_worker/equations.py).
+        """
+        node = self._scalars[loc]
+        start, raw = node.start_mark, self._text[node.start_mark.index : node.end_mark.index]
+        before = self._text[start.index - start.column : start.index]
+        line, column = start.line + 1, len(before.encode())
+        if node.style in ("|", ">"):  # below its mark and indented: the parenthesis takes the place of the first blank
+            line, column, raw = line + 1, 1, raw.partition("\n")[2].removeprefix(" ")
+        elif node.style in ("'", '"'):
+            column, raw = column + 1, raw[1:-1]
+        value = str(_scalar(node))
+        if raw.split() != value.split():  # escapes, which have no place of their own
+            line, column, raw = start.line + 1, len(before.encode()) + 1, " ".join(value.split())
+        return line, laid_out(raw.rstrip(), column)
+
+    def characters(self, line: int, column: int) -> int:
+        """The column in characters, from 1, of one in bytes of UTF-8, as Python's parser counts."""
+        lines = self._text.split("\n", line)
+        before = lines[line - 1].encode()[: column - 1] if line <= len(lines) else b""
+        return len(before.decode(errors="ignore")) + 1
+
     def plain(self, node: Any, loc: Loc = ()) -> Any:
         """The node as dict, list, str, int, float, bool or None; notes repeated keys, odd keys and unusable scalars."""
         mark = self._values[loc] = (node.start_mark.line + 1, node.start_mark.column + 1)
@@ -61,6 +87,8 @@ class Source:
             return [self.plain(child, (*loc, index)) for index, child in enumerate(node.value)]
         if isinstance(node, MappingNode):
             return self._mapping(node, loc)
+        if loc[:2] == ("step", "equations"):
+            self._scalars[loc] = node
         try:
             return _scalar(node)
         except ValueError as invalid:
@@ -117,6 +145,7 @@ def read(path: Path, text: str | None = None) -> Source:
 
 
 def _parse(source: Source, text: str) -> None:
+    source._text = text
     too_large = "is nested too deeply or too large for a case file: put large values into an npz file"
     try:
         node = YAML(typ="rt", pure=True).compose(text)
@@ -147,6 +176,8 @@ def _scalar(node: Any) -> Any:
     if not isinstance(node, ScalarNode):
         raise ValueError("a key must be text, not a list or a mapping")
     tag, text = str(node.tag), str(node.value)
+    if node.style == ">":
+        text = text.replace("\a", "")  # the parser's mark of a fold; no text can hold it
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"{text!r} is not valid Unicode")
     digits = text.replace("_", "").lower()

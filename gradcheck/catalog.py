@@ -19,6 +19,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from gradcheck._backends._worker.names import CONSTANTS, XP_NAMES
 from gradcheck.errors import GradcheckError, UsageError
 
 MANIFEST = "backend.toml"
@@ -44,8 +45,8 @@ class Backend:
     in an existing environment; pins: what an isolated environment is built from; probe: a program that fails if the
     framework is not healthy; process_options: options that hold for a whole process; rollouts: name as the user gives
     it -> scan or unroll; env: variables of the worker; default: one of the backends of a case that names none; native: whether it
-    takes native cases; owns: the modules whose objects are this framework's; stored_draws: how a step of this framework
-    draws so that the scan keeps the draw, in words.
+    takes native cases; owns: the modules whose objects are this framework's; xp: the names that its xp has, if not all;
+    stored_draws: how a step of this framework draws so that the scan keeps the draw, in words.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Backend:
     env: dict[str, str] = field(default_factory=dict)
     default: bool = False
     native: bool = False
+    xp: tuple[str, ...] = XP_NAMES
     owns: tuple[str, ...] = ()
     stored_draws: str = ""
 
@@ -70,7 +72,15 @@ def load_backends(extra: Sequence[Path] = ()) -> dict[str, tuple[Backend, str]]:
 
     extra: folders with a manifest, or folders of such folders. Raises GradcheckError naming file and key.
     """
-    folders = [*_shipped(), *_registered(), *(found for folder in extra for found in _named(folder))]
+    return _indexed([*_shipped(), *_registered(), *(found for folder in extra for found in _named(folder))])
+
+
+def load_only(folder: Path) -> dict[str, tuple[Backend, str]]:
+    """As load_backends, of what a folder holds and of nothing else: others may have the same names."""
+    return _indexed(_named(folder))
+
+
+def _indexed(folders: Iterable[Path]) -> dict[str, tuple[Backend, str]]:
     backends = [read_manifest(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     known: dict[str, tuple[Backend, str]] = {}
     groups: dict[str, Backend] = {}
@@ -226,6 +236,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    for name in _texts(value):
+        if name not in XP_NAMES:
+            raise ValueError(f"xp guarantees no {name!r}{suggest(name, XP_NAMES)}")
+    return tuple(name for name in XP_NAMES if name in value or name in CONSTANTS)
+
+
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not a table")
@@ -309,6 +326,7 @@ _KEYS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> (its reader, w
     "env": (_env, False),
     "default": (_flag, False),
     "native": (_flag, False),
+    "xp": (_names, False),
     "owns": (_texts, False),
     "stored_draws": (_text, False),
 }

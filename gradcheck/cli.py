@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gradcheck import __version__
+from gradcheck import __version__, completion
 from gradcheck.errors import GradcheckError, log_traceback
 
 if TYPE_CHECKING:
@@ -120,9 +120,22 @@ further_backends = click.option(
     )
 )
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("-b", "--backend", "backends", multiple=True, metavar="NAME", help="Only this backend (repeatable).")
 @click.option(
-    "-k", "expression", default="", metavar="EXPR", help="Only cases whose name matches: words, and, or, not."
+    "-b",
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.rollouts,
+    help="Only this backend (repeatable).",
+)
+@click.option(
+    "-k",
+    "expression",
+    default="",
+    metavar="EXPR",
+    shell_complete=completion.cases,
+    help="Only cases whose name matches: words, and, or, not.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Use this seed instead of each case's own.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance on top of the reference's error bound.")
@@ -172,7 +185,12 @@ further_backends = click.option(
     help="What to print.",
 )
 @click.option(
-    "--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Run a backend in this interpreter."
+    "--python",
+    multiple=True,
+    callback=pairs,
+    metavar="BACKEND=PATH",
+    shell_complete=completion.interpreters,
+    help="Run a backend in this interpreter.",
 )
 @further_backends
 @click.option("--offline", is_flag=True, help="Do not use the network to build environments.")
@@ -293,7 +311,7 @@ def list_command(what: str, paths: tuple[Path, ...], folders: tuple[Path, ...]) 
 
 
 @main.command(epilog=epilog("gradcheck explain GC202", "gradcheck explain noise-redrawn", "gradcheck explain"))
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=completion.codes)
 def explain(code: str | None) -> None:
     """Explain a code: what it means, why it happens, an example, the fix. Without CODE: list them all."""
     from gradcheck.diagnosis.codes import CODES, page
@@ -317,23 +335,42 @@ def explain(code: str | None) -> None:
         "gradcheck doctor",
         "gradcheck doctor theano --rebuild",
         "gradcheck doctor jax --python jax=~/envs/jax/bin/python",
+        "gradcheck doctor --contract my_backend/",
     )
 )
-@click.argument("backend", required=False)
+@click.argument("backend", required=False, shell_complete=completion.frameworks)
 @click.option("--rebuild", is_flag=True, help="Remove the isolated environment and build it anew.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
-@click.option("--python", multiple=True, callback=pairs, metavar="BACKEND=PATH", help="Examine this interpreter.")
+@click.option(
+    "--python",
+    multiple=True,
+    callback=pairs,
+    metavar="BACKEND=PATH",
+    shell_complete=completion.interpreters,
+    help="Examine this interpreter.",
+)
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Run the contract battery on the backend in this folder.",
+)
 @further_backends
 def doctor(
-    backend: str | None, rebuild: bool, offline: bool, python: dict[str, Path], folders: tuple[Path, ...]
+    backend: str | None,
+    rebuild: bool,
+    offline: bool,
+    python: dict[str, Path],
+    contract: Path | None,
+    folders: tuple[Path, ...],
 ) -> None:
     """Examine the interpreters that backends run in; build or repair what is missing.
 
-    Exit codes: 0 healthy, 2 usage, 3 a backend cannot run.
+    Exit codes: 0 healthy, 1 a backend does not keep the contract, 2 usage, 3 a backend cannot run.
     """
     from gradcheck.doctor import examine_all
 
-    status = examine_all(backend, rebuild, offline, python, folders, click.echo)
+    status = examine_all(backend, rebuild, offline, python, folders, click.echo, contract)
     raise click.exceptions.Exit(status)
 
 
@@ -357,11 +394,18 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@main.command(epilog=epilog("gradcheck init my_model", "gradcheck init my_gru --from gru"))
+@main.command(epilog=epilog("gradcheck init my_model", "gradcheck init my_lstm --from lstm"))
 @click.argument("name")
-@click.option("--from", "template", default="rnn_vae", show_default=True, help="The shipped case to start from.")
+@click.option(
+    "--from",
+    "template",
+    default="rnn_vae",
+    show_default=True,
+    shell_complete=completion.templates,
+    help="The shipped case to start from.",
+)
 def init(name: str, template: str) -> None:
-    """Write NAME.yaml and NAME.py into the working directory, starting from a shipped case."""
+    """Write NAME.yaml (and NAME.py, if its step is one of Python) into the working directory, starting from a shipped case."""
     from gradcheck.starter import write
 
     for path in write(name, template):

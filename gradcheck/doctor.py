@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gradcheck.catalog import Backend, load_backends, suggest
+from gradcheck.catalog import Backend, load_backends, load_only, suggest
 from gradcheck.configuration import configuration
 from gradcheck.environments import Examination, examine, resolve
 from gradcheck.errors import BackendError, UsageError
@@ -15,30 +15,48 @@ BROKEN = 3
 
 
 def examine_all(
-    name: str | None, rebuild: bool, offline: bool, python: Mapping[str, Path], folders: Sequence[Path], echo: Echo
+    name: str | None,
+    rebuild: bool,
+    offline: bool,
+    python: Mapping[str, Path],
+    folders: Sequence[Path],
+    echo: Echo,
+    contract: Path | None = None,
 ) -> int:
-    """Build or repair what is missing, then say what each backend runs in. Returns the exit code."""
-    table, root = configuration()
-    given = {n: root / Path(p).expanduser() for n, p in table.get("python", {}).items()} | dict(python)
-    status = 0
-    for backend in chosen(name, folders):
-        try:
-            resolve(backend, given=given.get(backend.name), offline=offline, rebuild=rebuild, progress=echo)
-        except BackendError as error:
-            status = BROKEN
-            echo(f"{backend.name}: {error.message}")
-            for line in (*error.context.splitlines(), *(f"help: {h}" for h in error.hint.splitlines())):
-                echo(f"  {line}")
-            continue
-        state = examine(backend, given=given.get(backend.name), deep=True)
-        show(backend, state, echo)
-        status = BROKEN if state.problem or state.probe not in ("", "ok") else status
-    return status
+    """Build or repair what is missing, then say what each backend runs in. Returns the exit code.
+
+    contract: a folder whose backends alone are looked at, and then held against the contract.
+    """
+    configured = configuration()
+    given = configured.interpreters(python)
+    catalog = load_only(contract) if contract else load_backends(configured.backend_folders(folders))
+    statuses = {0}
+    for backend in chosen(name, catalog):
+        status = examine_one(backend, given.get(backend.name), rebuild, offline, echo)
+        if contract and status == 0:
+            from gradcheck.contract.report import run_contract
+
+            status = run_contract(backend, catalog, given, offline, echo)
+        statuses.add(status)
+    return 1 if 1 in statuses else max(statuses)
 
 
-def chosen(name: str | None, folders: Sequence[Path]) -> list[Backend]:
+def examine_one(backend: Backend, given: Path | None, rebuild: bool, offline: bool, echo: Echo) -> int:
+    """One backend's interpreter. Returns the exit code."""
+    try:
+        resolve(backend, given=given, offline=offline, rebuild=rebuild, progress=echo)
+    except BackendError as error:
+        echo(f"{backend.name}: {error.message}")
+        for line in (*error.context.splitlines(), *(f"help: {h}" for h in error.hint.splitlines())):
+            echo(f"  {line}")
+        return BROKEN
+    state = examine(backend, given=given, deep=True)
+    show(backend, state, echo)
+    return BROKEN if state.problem or state.probe not in ("", "ok") else 0
+
+
+def chosen(name: str | None, catalog: Mapping[str, tuple[Backend, str]]) -> list[Backend]:
     """All backends, or the one that a user named by its own name or a rollout's."""
-    catalog = load_backends(folders)
     groups = {backend.name: backend for backend, _ in catalog.values()}
     if name is None:
         return list(groups.values())

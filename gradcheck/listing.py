@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gradcheck.catalog import Backend, load_backends
-from gradcheck.configuration import case_paths, configuration
+from gradcheck.configuration import configuration
 from gradcheck.diagnosis.scene import relative
-from gradcheck.pipeline import Settings, load_all, planned
+from gradcheck.pipeline import Settings, check_names, load_all, planned
 
 Echo = Callable[[str], None]
 NO_CASE, PROBLEMS = 5, 2
@@ -34,11 +34,11 @@ def backends(folders: Sequence[Path], echo: Echo) -> int:
     """One line per backend: name, framework, rollout, where its interpreter comes from."""
     from gradcheck.environments import examine
 
-    catalog = load_backends(folders)
-    python = configuration()[0].get("python", {})
+    configured = configuration()
+    catalog = load_backends(configured.backend_folders(folders))
+    python = configured.interpreters()
     for name, (backend, rollout) in catalog.items():
-        given = python.get(backend.name)
-        state = examine(backend, given=Path(given) if given else None, deep=False)
+        state = examine(backend, given=python.get(backend.name), deep=False)
         version = state.environment.framework_version if state.environment else ""
         ready = state.kind if state.environment else "not built yet, built on first use"
         echo(f"{name:<16} {rollout:<7} {backend.framework} {version or backend.requires[0]}  ({ready})")
@@ -60,6 +60,8 @@ def prepared(
     paths: tuple[Path, ...], folders: Sequence[Path]
 ) -> tuple[Settings, list[Path], dict[str, tuple[Backend, str]]]:
     """What the commands that run nothing need: settings, the paths to look at, the backends."""
-    table, root = configuration()
-    settings = Settings(default_backends=tuple(table.get("backends", ())))
-    return settings, case_paths(paths, table, root), load_backends(folders)
+    configured = configuration()
+    catalog = load_backends(configured.backend_folders(folders))
+    settings = Settings(default_backends=tuple(configured.table.get("backends", ())), python=configured.interpreters())
+    check_names(settings, catalog)
+    return settings, configured.case_paths(paths), catalog

@@ -104,6 +104,15 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Equation:
+    """One equation of a step that is written in the case file. line, text: as backends/_worker/equations.py has them."""
+
+    name: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expectation:
     """A known and accepted deviation. An empty tuple matches anything. codes may hold families such as GC2xx."""
 
@@ -122,7 +131,7 @@ class Case:
 
     name: str
     path: Path
-    step_file: Path  # absolute
+    step_file: Path  # absolute; of a step of equations the case file
     step_function: str
     steps: int
     seed: int
@@ -145,6 +154,9 @@ class Case:
     native_draws: bool = False  # whether its loop draws random numbers that its scan does not keep
     native_shared_draws: bool = False  # whether it looks as if all steps of its loop drew the same
     native_dtype: str = ""  # the framework's default float while it is built; `dtype` is then what it computes in
+    # a step of equations: in order, and which of them are returned beside the carries; () and () of any other
+    equations: tuple[Equation, ...] = ()
+    outputs: tuple[str, ...] = ()
     step_source: str = ""  # the step file's text, where it is another than on disk
     in_process: bool = (
         False  # the model lives in this very process (gradcheck.check): there is no case file, path is the model's

@@ -124,14 +124,16 @@ def run(
 
 
 def check_names(settings: Settings, catalog: Mapping[str, tuple[Backend, str]]) -> None:
-    for name in (*settings.backends, *settings.default_backends):
-        if name not in catalog:
-            raise UsageError(f"unknown backend '{name}'{suggest(name, catalog)}", hint="gradcheck list backends")
+    for where, names in (("", settings.backends), ("[tool.gradcheck] backends: ", settings.default_backends)):
+        for name in names:
+            if name not in catalog:
+                unknown = f"{where}unknown backend '{name}'{suggest(name, catalog)}"
+                raise UsageError(unknown, hint="gradcheck list backends")
     frameworks = {backend.name for backend, _ in catalog.values()}
     for name in settings.python:
         if name not in frameworks:
             raise UsageError(
-                f"--python: unknown framework '{name}'{suggest(name, sorted(frameworks))}",
+                f"--python or [tool.gradcheck.python]: unknown framework '{name}'{suggest(name, sorted(frameworks))}",
                 hint="gradcheck list backends",
             )
 

@@ -57,6 +57,8 @@ def description(case: Case, framework: str) -> dict[str, Any]:
         "step_file": str(case.step_file),
         "step_source": case.step_source,
         "function": case.step_function,
+        "equations": [[e.name, e.line, e.text] for e in case.equations],
+        "outputs": list(case.outputs),
         "steps": case.steps,
         "seed": case.seed,
         "dtype": case.process_dtype,

@@ -82,7 +82,7 @@ def test_the_report_names_frameworks_and_their_versions(report):
         assert entry["seconds"] > 0
 
 
-@pytest.mark.parametrize("name", ["rnn-vae", "gru", "float32-rnn", "noise-draw-returned", "additive-noise"])
+@pytest.mark.parametrize("name", ["rnn-vae", "gru", "lstm", "float32-rnn", "noise-draw-returned", "additive-noise"])
 def test_healthy_cases_pass_everywhere_without_a_word(case, name):
     entry = case(name)
     assert verdicts(entry) == {"pass"}

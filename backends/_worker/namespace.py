@@ -20,23 +20,24 @@ class Namespace:
         self._dtype = dtype
 
     def __getattr__(self, name):
-        close = difflib.get_close_matches(name, XP_NAMES, n=1)
+        names = [one for one in XP_NAMES if one in self.__dict__]
+        close = difflib.get_close_matches(name, names, n=1)
         suggestion = f", did you mean {close[0]!r}?" if close else ";"
-        raise AttributeError(f"xp has no {name!r}{suggestion} it guarantees: {', '.join(XP_NAMES)}")
+        raise AttributeError(f"xp has no {name!r}{suggestion} it guarantees: {', '.join(names)}")
 
     def __repr__(self):
         return f"<xp of {self._dtype}>"
 
 
-def build(functions, dtype):
+def build(functions, dtype, names=XP_NAMES):
     """Return the Namespace of `functions` (name -> function or dtype object) and the constants.
 
-    dtype: "float32" or "float64", the dtype of the case.
-    Raises ValueError unless the names are XP_NAMES, no more and no less.
+    dtype: "float32" or "float64", the dtype of the case. names: those that the manifest declares, if not all.
+    Raises ValueError unless the names are these and the constants, no more and no less.
     """
     provided = {**CONSTANTS, **functions}
-    missing = [name for name in XP_NAMES if name not in provided]
-    unknown = sorted(set(provided) - set(XP_NAMES))
+    missing = [name for name in names if name not in provided]
+    unknown = sorted(set(provided) - set(names) - set(CONSTANTS))
     if missing or unknown:
         raise ValueError(f"xp of a backend: missing {missing}, not guaranteed {unknown}")
     return Namespace(provided, dtype)

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from . import directions
+from . import directions, equations
 
 
 class StepError(Exception):
@@ -49,7 +49,18 @@ class Problem:
         self.time_probe = description["time_probe"]
         self.open_stops = description["open_stops"]
         self.contraction = description["contraction"]
-        self._step = load_step(description["step_file"], description["function"], description.get("step_source"))
+        self._step = self.written_step(description)
+
+    def written_step(self, description):
+        """The step function: from its file, or from equations, whose file is the case's own."""
+        if not description.get("equations"):
+            return load_step(description["step_file"], description["function"], description.get("step_source"))
+        rows = [equations.Equation(*row) for row in description["equations"]]
+        inputs = list(self.arrays) + [i["name"] for i in self.in_step]
+        try:
+            return equations.step(rows, inputs, self.carries, description["outputs"], self.step_file)
+        except equations.Fault as fault:  # the core reads them first, so that this is news
+            raise StepError(f"{fault.line}:{fault.column}: {fault}") from fault
 
     @property
     def wrt(self):

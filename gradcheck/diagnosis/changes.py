@@ -15,13 +15,13 @@ from pathlib import Path
 from gradcheck.case_file import CaseFileError, load
 from gradcheck.case_source import read
 from gradcheck.data import arrays as seeded_arrays
-from gradcheck.diagnosis.scene import Scene, relative, worst
+from gradcheck.diagnosis.scene import Scene, relative, step_tree, worst
 from gradcheck.errors import BackendError, GradcheckError
 from gradcheck.evidence import Evidence
 from gradcheck.examine import Examination, float64_twin
 from gradcheck.model import Case, Change, Finding, Placement, Verdict
 from gradcheck.session import Arrays
-from gradcheck.source import argument_of, parse, replaced, segment
+from gradcheck.source import argument_of, replaced, segment
 
 MOST = 3  # changes that are tried for one finding
 OPTION = "truncate_gradient"
@@ -196,9 +196,12 @@ def own_derivative(scene: Scene, checks: Sequence[Evidence], found: Finding) -> 
 
 
 def step_file(scene: Scene) -> tuple[Path, str, ast.Module]:
-    path = scene.case.step_file
-    text = path.read_text(encoding="utf-8")
-    return path, text, parse(text)
+    """(path, text, syntax) of where the step is written: of equations the case file. Raises OSError or ValueError."""
+    path = scene.case.path if scene.case.equations else scene.case.step_file
+    tree = step_tree(scene.case)
+    if tree is None:
+        raise ValueError(f"{path} cannot be read as what it was")
+    return path, path.read_text(encoding="utf-8"), tree
 
 
 def called_name(call: ast.Call) -> str:

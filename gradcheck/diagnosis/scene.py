@@ -243,17 +243,19 @@ def line_blame(path: Path | str, line: int, op: str = "") -> Blame | None:
 
 
 def step_blame(case: Case) -> Blame | None:
-    """The step's own def line: where to look when no line is known to be the culprit."""
+    """The step's own def line, or its first equation: where to look when no line is known to be the culprit."""
+    if case.equations:
+        return line_blame(case.step_file, case.equations[0].line)
     function = step_function(case)
     return line_blame(case.step_file, function.lineno) if function else None
 
 
 def first_use(case: Case, name: str) -> Blame | None:
     """The first line of the step that reads an input."""
-    function = step_function(case)
+    root = step_tree(case) if case.equations else step_function(case)
     uses = (
-        [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
-        if function
+        [n for n in ast.walk(root) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+        if root
         else []
     )
     if not uses:
@@ -263,9 +265,18 @@ def first_use(case: Case, name: str) -> Blame | None:
     return Blame(blame.file, blame.line, use.col_offset + 1, blame.op, blame.text) if blame else None
 
 
-def step_function(case: Case) -> ast.FunctionDef | None:
+def step_tree(case: Case) -> ast.Module | None:
+    """What the step's file says, as syntax: of a step of equations these, each where it stands in the case file."""
     try:
-        tree = parse(text_of(case.step_file))
+        if case.equations:
+            rows = [ast.increment_lineno(parse(e.text), e.line - 1) for e in case.equations]
+            return ast.Module([statement for row in rows for statement in row.body], [])
+        return parse(text_of(case.step_file))
     except (OSError, SyntaxError, ValueError):
         return None
-    return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == case.step_function), None)
+
+
+def step_function(case: Case) -> ast.FunctionDef | None:
+    tree = step_tree(case)
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)] if tree else []
+    return next((n for n in functions if n.name == case.step_function), None)

@@ -15,13 +15,23 @@ from functools import partial
 
 from gradcheck.diagnosis.blame import Node, first_line, nodes_of
 from gradcheck.diagnosis.counterfactual import Agreement, agreement, held_against
-from gradcheck.diagnosis.scene import Claim, Scene, by, finding, line_blame, numbers, step_function, unique, worst
+from gradcheck.diagnosis.scene import (
+    Claim,
+    Scene,
+    by,
+    finding,
+    line_blame,
+    numbers,
+    step_function,
+    step_tree,
+    unique,
+    worst,
+)
 from gradcheck.errors import BackendError
 from gradcheck.evidence import Evidence
 from gradcheck.examine import probe_key
 from gradcheck.model import Blame, Case, Finding, Severity, Verdict
 from gradcheck.session import Session
-from gradcheck.source import parse, text_of
 
 FROZEN = 1e-6  # of the gradient along the probe: how well it has to agree with differences under held stops
 WHY = {
@@ -248,15 +258,9 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
 
 def stop_lines(case: Case) -> list[int]:
     """Lines of the step's file that call stop_gradient; in the step itself first."""
-    try:
-        tree = parse(text_of(case.step_file))
-    except (OSError, SyntaxError, ValueError):
-        return []
-    step = step_function(case)
-    roots: Sequence[ast.AST] = [step, tree] if step else [tree]
-    found = [
-        n.lineno for root in roots for n in ast.walk(root) if isinstance(n, ast.Attribute) and n.attr == "stop_gradient"
-    ]
+    roots: list[ast.AST] = [root for root in (step_function(case), step_tree(case)) if root is not None]
+    called = [n for root in roots for n in ast.walk(root) if isinstance(n, ast.Attribute | ast.Name)]
+    found = [n.lineno for n in called if (n.attr if isinstance(n, ast.Attribute) else n.id) == "stop_gradient"]
     return list(dict.fromkeys(found))
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from gradcheck._backends._worker import directions
-from gradcheck.data import arrays as seeded_arrays
+from gradcheck.contract.second import CURVED, SCENARIOS, STEP, both_orders
 from gradcheck.diagnosis import diagnose
 from gradcheck.diagnosis.scene import Scene, numbers
-from gradcheck.evidence import BackendEvidence
 from gradcheck.examine import probe_key
+from gradcheck.laboratory import Laboratory
 from gradcheck.model import Case, Verdict
-from gradcheck.pipeline import job
-from gradcheck.session import rms
 
 pytestmark = pytest.mark.backend
 ROLLOUTS = ["theano-scan", "theano-unroll", "jax-scan", "jax-unroll", "unroll"]
@@ -170,10 +167,6 @@ def squared(xp, w, h):
     return {"h": SQUARES[kind](w) + 0.0 * h}
 
 
-def curved(xp, w, b, h):
-    return {"h": w**3 + b + 0.0 * h, "line": 2.0 * b}
-
-
 def no_rule(xp, w, h):
     from autograd.extend import defvjp, primitive
 
@@ -191,36 +184,22 @@ def converts(xp, w, h):
     defvjp(cube, lambda answer, x: lambda cotangent: numpy.array([3 * float(v) ** 2 for v in x]) * cotangent)
     return {"h": cube(w) + 0.0 * h}
 """
-CURVED = """
-step: step.py:curved
-steps: 1
-carry: {h: {shape: [3], init: zeros}}
-parameters:
-  w: {shape: [3], init: {uniform: [0.5, 1.5]}}
-  b: {shape: [3], init: normal}
-objectives: {h: {of: h, reduce: sum, wrt: [w, b]}, line: {of: line, reduce: sum, wrt: [b]}}
-"""
-
-
-def both_orders(bench, case: Case, rollout: str) -> tuple[BackendEvidence, BackendEvidence]:
-    examine = job(case, rollout, seeded_arrays(case), bench.crew, order=2)
-    first = bench.crew.submit(case, rollout, examine).result()
-    assert first.second is not None
-    return first, first.second
 
 
 @pytest.mark.parametrize("rollout", ROLLOUTS)
-def test_a_hessian_vector_product_is_what_calculus_says_and_one_of_a_linear_objective_is_zero(bench, rollout):
-    case = bench.case("curved", CURVED, step=SECOND)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_contract(bench, scenario, rollout):
+    scenario.run(bench, rollout)
+
+
+@pytest.mark.parametrize("rollout", ROLLOUTS)
+def test_every_shipped_backend_offers_second_order_and_forward_mode_or_complex_step(bench, rollout):
+    case = bench.case("curved", CURVED, step=STEP)
     _, second = both_orders(bench, case, rollout)
-    assert {(e.check.verdict, e.check.codes, e.check.order) for e in second.checks} == {(Verdict.PASS, (), 2)}
-    found = {(e.check.objective, e.check.parameter): e.gradient.array for e in second.checks}
-    w = seeded_arrays(case)["w"]
-    scale = rms(w)
-    direction = scale * directions.expand(probe_key(case.seed, "contraction", "w"), 0, 3)
-    np.testing.assert_allclose(found["h", "w"], 6 * w * direction, rtol=1e-14)
-    for pair in (("h", "b"), ("line", "b")):
-        assert found[pair] is None or not found[pair].any()
+    assert second.error is None
+    with bench.session(case, rollout) as session:
+        values, _ = session.tangents([[("w", 1.0, {"key": 1})]])
+        assert (values is not None) != session.has_complex_step
 
 
 @pytest.mark.parametrize("rollout", ROLLOUTS)
@@ -231,7 +210,7 @@ def test_a_rule_that_is_right_but_whose_own_rule_is_wrong_is_found_at_second_ord
     (found,) = second.checks
     assert (found.check.verdict, found.check.codes, found.check.order) == (Verdict.MISMATCH, ("GC201",), 2)
     assert found.check.worst.analytic == pytest.approx(1.5 * found.check.worst.reference, rel=1e-6)
-    (finding,) = diagnose(Scene(case, {}, [first], bench.crew, second=[second]), use_expect=True)
+    (finding,) = diagnose(Scene(case, {}, [first], Laboratory(bench.crew, 60.0), second=[second]), use_expect=True)
     assert (finding.code, finding.order, finding.blame.text) == ("GC201", 2, "def squared(xp, w, h):")
 
 
@@ -264,17 +243,6 @@ def along_a_direction(bench, case: Case, rollout: str):
         values, none = session.tangents([point])
         gradient = session.gradients()["h", "w"].array
     return values, directions.dot(gradient, point[0][2])[0], none
-
-
-@pytest.mark.parametrize("rollout", ROLLOUTS)
-def test_forward_mode_is_what_the_reverse_pass_gives_or_the_backend_has_none(bench, rollout):
-    case = bench.case("curved_forward", CURVED, step=SECOND)
-    values, reverse, none = along_a_direction(bench, case, rollout)
-    if rollout == "unroll":  # its forward mode is the complex step, which is the reference already
-        assert (values, none) == (None, "")
-    else:
-        assert values[0, 0] == pytest.approx(reverse, rel=1e-14)
-        assert values[0, 1] == 0
 
 
 @pytest.mark.parametrize(("rollout", "words"), [("jax-unroll", "custom_vjp"), ("theano-unroll", "NotImplementedError")])

@@ -107,14 +107,14 @@ def test_readme_test_command_is_what_ci_runs():
 
 
 def test_readme_case_of_your_own(tmp_path):
-    """The case that the README writes by hand passes on every backend."""
-    for name in ("decay.py", "decay.yaml"):
+    """The cases that the README writes by hand pass on every backend."""
+    for name in ("decay.py", "decay.yaml", "leaky.yaml"):
         found = re.search(rf"```\w+ {re.escape(name)}\n(.*?)```", README, re.DOTALL)
         assert found, f"README.md has no block {name}"
         (tmp_path / name).write_text(found[1])
-    ran = run([sys.executable, "-m", "gradcheck", "run", "decay.yaml"], tmp_path)
+    ran = run([sys.executable, "-m", "gradcheck", "run", "decay.yaml", "leaky.yaml"], tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "25 checks: 25 passed" in ran.stdout
+    assert "45 checks: 45 passed" in ran.stdout
 
 
 def test_readme_mentions_every_command_and_exit_code():
