@@ -189,6 +189,11 @@ class Session:
         found: list[dict[str, Any]] = self._call("births")["births"]
         return found
 
+    def discrepancies(self) -> list[dict[str, Any]]:
+        """What the reverse pass has not as the forward pass had it (see backends/README.md)."""
+        found: list[dict[str, Any]] = self._call("discrepancies")["discrepancies"]
+        return found
+
     def composed(self, **changes: Any) -> dict[tuple[str, str], Gradient]:
         """Every gradient (of `objectives`, if that is among the changes), composed op by op from the ops' own reverse rules."""
         return self._gradients(self._call("composed", **changes), changes.get("objectives"))

@@ -58,7 +58,7 @@ def test_rollouts_of_one_framework_share_a_manifest():
     assert shipped["jax-scan"][0] is shipped["jax-unroll"][0]
 
 
-@pytest.mark.parametrize("name", ["theano", "pytensor", "jax", "numpy"])
+@pytest.mark.parametrize("name", ["theano", "pytensor", "jax", "numpy", "torch"])
 def test_a_shipped_manifest_agrees_with_its_folder_and_its_extra(name):
     backend = read_manifest(ROOT / "backends" / name)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -53,9 +53,14 @@ def is_python_scalar(value):
     return type(value) in PYTHON_SCALARS
 
 
+def dtype_name(dtype):
+    """Its bare name: frameworks write float32, torch.float32, ..."""
+    return str(dtype).rpartition(".")[2]
+
+
 def is_inexact(dtype):
     """Whether a dtype (or its name) is a float or complex one."""
-    return str(dtype).startswith(("float", "complex"))
+    return dtype_name(dtype).startswith(("float", "complex"))
 
 
 def scalar_dtype(value, default):
@@ -74,7 +79,7 @@ def matched(operands, default, asarray):
     arrays = [
         value if is_python_scalar(value) or hasattr(value, "dtype") else asarray(value, None) for value in operands
     ]
-    dtypes = [str(value.dtype) for value in arrays if not is_python_scalar(value)]
+    dtypes = [dtype_name(value.dtype) for value in arrays if not is_python_scalar(value)]
     dtypes = [dtype for dtype in dtypes if is_inexact(dtype)] or dtypes
     if not dtypes and any(type(value) is float for value in arrays):
         dtypes = [default]

@@ -127,7 +127,7 @@ class Problem:
         else:
             shape = (self.steps, *shape)
         if objective["reduce"] == "dot":
-            stacked = stacked * self.cotangent(objective, shape)
+            stacked = stacked * xp.asarray(self.cotangent(objective, shape))
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
         if "part" in objective:
             axis, index = objective["part"]

@@ -130,6 +130,10 @@ class Worker:
         """Every (objective, input) gradient, composed from the ops' own reverse rules; as `gradients`."""
         return packed(self.models[handle].composed(**changes))
 
+    def discrepancies(self, handle):
+        """What the reverse pass has not as the forward pass had it: dicts kind, node, by, objective."""
+        return {"discrepancies": self.models[handle].discrepancies()}
+
     def parts(self, handle, inside=()):
         """The ways by which cotangents go back: dicts op, file, line, column, input, inner, made (see backends/README.md)."""
         return {"parts": self.models[handle].parts(inside)}
@@ -202,7 +206,10 @@ def integers(model):
     return {name: np.asarray(v, dtype=np.int64) for name, v in kept if 1 < v.size <= LONGEST}
 
 
-OPTIONAL = ("nodes", "births", "composed", "parts", "explain_draws", "frozen", "redrawn", "explain_loops", "with_loops")
+OPTIONAL = (
+    *("nodes", "births", "composed", "parts", "discrepancies", "frozen", "redrawn"),
+    *("explain_draws", "explain_loops", "with_loops"),
+)
 
 
 def offers(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from gradcheck.diagnosis.backward_differs import backward_differs
 from gradcheck.diagnosis.carry_cut import lost_carry
 from gradcheck.diagnosis.changes import prescribed
 from gradcheck.diagnosis.codes import CODES, family
@@ -46,6 +47,7 @@ RULES: tuple[
     not_linear,
     forward_disagrees,
     noise_in_scan,
+    backward_differs,
     truncated_history,
     own_copy,
     stopped,

@@ -41,7 +41,6 @@ WHY = {
         "meant, as a target that is not trained is",
     ),
 }
-BLOCKED_WHOLLY = "no gradient arrives because stop_gradient blocks every path"
 
 
 def stopped(scene: Scene) -> Iterable[Claim]:
@@ -63,6 +62,7 @@ def stopped(scene: Scene) -> Iterable[Claim]:
         for evidence in opened.explained:
             evidence.notes["stops"] = stops_before(scene, evidence)
         cut += opened.explained
+        cut += held_fixed(scene, [e for e in group if not any(e is known for known in opened.explained)])
     as_meant = meant(scene, [e for e in cut if not is_flat(e)])
     surrogate = [e for e in cut if is_flat(e) or e in as_meant]
     blocked = [e for e in cut if e not in surrogate]
@@ -81,7 +81,7 @@ def stopped(scene: Scene) -> Iterable[Claim]:
 def cause(evidence: Evidence) -> object:
     """What tells one stop from another: the lines, where they are known, and why they are meant."""
     lines = tuple((n.file, n.line) for n in evidence.notes["stops"])
-    return lines, evidence.notes.get("meant", ("",))[0]
+    return lines, evidence.notes.get("meant", ("",))[0], "held" in evidence.notes
 
 
 def accept(evidence: Evidence) -> None:
@@ -103,6 +103,28 @@ def opened_op_by_op(scene: Scene, group: list[Evidence]) -> Agreement:
     except BackendError as error:
         return Agreement([], f"the counterfactual could not be run: {error.message}")
     return held_against(scene, group, gradients)
+
+
+def held_fixed(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
+    """Those of one backend's checks whose gradient is that of the forward with what its stops return held fixed, where stops
+    cannot be opened: a number that was read off, say. How well: in notes["held"].
+    """
+    found = []
+    for evidence in checks:
+        evidence.notes["stops"] = stops_before(scene, evidence)
+    suspects = [
+        e for e in checks if e.notes["stops"] and e.estimate is not None and e.estimate.step > 0 and not is_flat(e)
+    ]
+    if suspects:
+        try:
+            with scene.lab.session(scene.case, checks[0].check.backend, scene.arrays) as session:
+                for evidence in suspects if session.can("frozen") else ():
+                    if (miss := frozen_miss(scene, session, evidence)) is not None:
+                        evidence.notes["held"] = miss
+                        found.append(evidence)
+        except BackendError:
+            pass
+    return found
 
 
 def meant(scene: Scene, checks: Sequence[Evidence]) -> list[Evidence]:
@@ -145,14 +167,15 @@ def stops_before(scene: Scene, evidence: Evidence) -> list[Node]:
 def frozen_miss(scene: Scene, session: Session, evidence: Evidence) -> float | None:
     """Relative error of the gradient against differences with the stops' values held fixed; None if it does not agree."""
     name, scale, held = evidence.check.parameter, evidence.scale, evidence.comparison
-    assert held is not None
     assert evidence.estimate is not None
+    whole_slope = abs(float(evidence.estimate.value[evidence.objective_index]))
+    analytic, bound = (held.analytic, held.bound) if held else (0.0, FROZEN * whole_slope)  # none at all counts as 0
     h, move = evidence.estimate.step, {"key": probe_key(scene.case.seed, evidence.salt, name)}
     values = session.frozen([[(name, t * scale, move)] for t in (h, -h, h / 2, -h / 2)])[:, evidence.objective_index]
     whole, half = (values[0] - values[1]) / (2 * h), (values[2] - values[3]) / h
-    slope, size = (4 * half - whole) / 3, max(held.scale, abs(held.analytic))
-    miss = abs(slope - held.analytic)
-    return float(miss / size) if miss <= max(2 * held.bound, FROZEN * size) else None
+    slope, size = (4 * half - whole) / 3, max(held.scale, abs(analytic)) if held else whole_slope
+    miss = abs(slope - analytic)
+    return float(miss / (size or 1.0)) if miss <= max(2 * bound, FROZEN * size) else None
 
 
 def is_flat(evidence: Evidence) -> bool:
@@ -169,18 +192,28 @@ def blocked_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evi
     return finding(
         "GC205",
         checks,
-        BLOCKED_WHOLLY if wholly else "part of the gradient is blocked by stop_gradient",
+        f"no gradient arrives because {stop_name(shown)} blocks every path"
+        if wholly
+        else f"part of the gradient is blocked by {stop_name(shown)}",
         numbers=numbers(shown),
         because=f"the objective moves with these inputs through {places(scene.case, shown)}, and no gradient comes back that way"
         + ("; what it stops comes from its own value a step before: the history is cut there" if loops else ""),
-        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}",
-        help="remove the stop_gradient, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
+        proof=f"with what {stop_name(shown)} returns held fixed, on {backend}, differences of the forward agree with the "
+        f"gradient that is there, to {shown.notes['held']:.0e}"
+        if "held" in shown.notes
+        else f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}",
+        help=f"{way_through(shown)}, or take these inputs out of `wrt`, or expect GC205 if the block is meant",
         note="every backend that stops gradients shows the same"
         if len(unique(e.check.backend for e in checks)) > 1
         else "",
         whose="the step",
         blame=stop_blame(scene.case, shown),
     )
+
+
+def way_through(evidence: Evidence) -> str:
+    name = stop_name(evidence)
+    return f"remove the {name}" if name == "stop_gradient" else f"replace {name} by what gradients pass through"
 
 
 def surrogate_finding(scene: Scene, proven: dict[str, Agreement], checks: list[Evidence]) -> Finding:
@@ -195,7 +228,7 @@ def surrogate_finding(scene: Scene, proven: dict[str, Agreement], checks: list[E
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective does not move for small steps; {places(scene.case, shown)} lets another gradient through instead",
-        proof=f"with stop_gradient as the identity, on {backend}, {words(proven, backend, checks)}: it is zero then",
+        proof=f"with {stop_name(shown)} as the identity, on {backend}, {words(proven, backend, checks)}: it is zero then",
         note="meant, as a straight-through estimator is: a difference of the forward cannot confirm it",
         whose="the step",
         blame=stop_blame(scene.case, shown),
@@ -212,7 +245,7 @@ def meant_finding(scene: Scene, shown: Evidence, checks: list[Evidence]) -> Find
     return finding(
         "GC703",
         checks,
-        "the gradient is a surrogate: it leaves out what stop_gradient holds fixed",
+        f"the gradient is a surrogate: it leaves out what {stop_name(shown)} holds fixed",
         Severity.ADVICE,
         numbers=numbers(shown),
         because=f"the objective moves through {places(scene.case, shown)}, too; {observed}",
@@ -244,4 +277,11 @@ def places(case: Case, evidence: Evidence) -> str:
         else stop_lines(case)
     )
     shown = ", ".join(map(str, lines))
-    return f"the stop_gradients of lines {shown}" if len(lines) > 1 else f"the stop_gradient of line {shown}"
+    name = stop_name(evidence)
+    return f"the {name}{'s' * (name[-1] != '`')} of lines {shown}" if len(lines) > 1 else f"the {name} of line {shown}"
+
+
+def stop_name(evidence: Evidence) -> str:
+    """What stops, as users call it; quoted where it is no word of this page."""
+    ops = unique(n.op for n in evidence.notes.get("stops", ()))
+    return "/".join(op if op == "stop_gradient" else f"`{op}`" for op in ops) or "stop_gradient"

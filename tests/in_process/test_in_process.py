@@ -85,6 +85,10 @@ def test_pytensor(tmp_path):
     )
 
 
+def test_torch(tmp_path):
+    run(environment_with("torch", tmp_path / "environment"), "torch_models.py")
+
+
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="Theano-PyMC has no Python that gradcheck itself runs on but 3.11"
 )
