@@ -43,7 +43,12 @@ def prepare_native(problem):
 
 
 def prepare_second(problem):
-    return SecondOrder(problem) if problem.rollout == "unroll" else SecondOrderScan(problem)
+    if problem.rollout == "scan":
+        raise StepError(
+            "torch-scan offers no second derivatives (its prepare_second refuses): torch's scan operator takes minutes and "
+            "gigabytes to differentiate its own reverse rule; torch-unroll has them"
+        )
+    return SecondOrder(problem)
 
 
 class Unrolled:
@@ -143,7 +148,7 @@ class Unrolled:
         return {n["name"]: np.stack([row[n["name"]].numpy() for row in rows]) for n in self.problem.in_step}
 
 
-class UnderScan(Unrolled):
+class Scanned(Unrolled, nodes.InspectedUnrolled):
     """One case under torch's scan operator."""
 
     def __init__(self, problem):
@@ -160,6 +165,9 @@ class UnderScan(Unrolled):
             return after, {**after, **outputs}, None
 
         return self.operator(body, carries, sequences, fixed, self.problem.steps)[1]
+
+    def unrolled(self):
+        return Model(self.problem)
 
 
 class Model(Unrolled, nodes.Inspected):
@@ -195,13 +203,6 @@ class Model(Unrolled, nodes.Inspected):
             yield {name: found[name] for name in names}, {name: tensors[name] for name in self.problem.wrt}
 
 
-class Scanned(UnderScan, nodes.InspectedUnrolled):
-    """The same under the scan operator."""
-
-    def unrolled(self):
-        return Model(self.problem)
-
-
 class Contracted:
     """The same case with gradient . w for each objective: its gradients are Hessian-vector products, reverse over reverse."""
 
@@ -227,7 +228,3 @@ class Contracted:
 
 class SecondOrder(Contracted, Unrolled):
     """Unrolled."""
-
-
-class SecondOrderScan(Contracted, UnderScan):
-    """Under the scan operator, whose reverse rule is a scan that is differentiated again."""
