@@ -218,6 +218,14 @@ class Session:
         values: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
         return values
 
+    def redrawn_slopes(self, direction: Point, seeds: Sequence[int]) -> NDArray[np.float64] | None:
+        """Gradients along a direction under other random draws: float64[seeds, objectives]; None if the model draws nothing."""
+        answer = self._call("redrawn_slopes", direction=plain(direction), seeds=list(seeds))
+        if answer.get("none"):
+            return None
+        slopes: NDArray[np.float64] = wire.unpack(answer["arrays"])["values"]
+        return slopes
+
     def explain_draws(self) -> dict[str, Any]:
         """The draws of a scan's step, and which gradients read one, through which op (see backends/README.md)."""
         return self._call("explain_draws")

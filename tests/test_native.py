@@ -72,6 +72,7 @@ TABLE = {
     "jax-bessel": {(SCAN, "x"): ("mismatch", "GC201")},
     "jax-bernoulli": {(SCAN, "p"): ("inconclusive", "GC401")},
     "jax-flat": {(SCAN, "w"): ("pass", "GC104")},
+    "jax-gamma-draw": {(SCAN, "shape"): ("pass", "GC703")},
     "jax-low-precision": {(SCAN, "W"): ("inconclusive", "GC403")},
     "jax-targets": {
         (SCAN, "W"): ("mismatch", "GC201"),
@@ -119,6 +120,7 @@ CAUSES = {
     "jax-bessel": {"GC206": "jax.scipy.special.i0("},
     "jax-bernoulli": {"GC401": "jax.random.bernoulli("},
     "jax-flat": {"GC104": None},
+    "jax-gamma-draw": {"GC703": "jax.random.gamma("},
     "jax-low-precision": {"GC403": None},
 }
 

@@ -34,6 +34,8 @@ TABLE = {
     "stateful": ("nondeterministic", "GC501", "error", "", ""),
     "relu-at-zero": ("inconclusive", "GC402", "inconclusive", "", ""),
     "rounded": ("pass", "GC703", "advice", "Rounded", "Rounded.apply"),
+    "gamma-draws": ("pass", "GC703", "advice", "", "torch.distributions."),
+    "dropout-beside": ("mismatch", "GC204", "error", "Softened", "Softened.apply"),
     "target": ("pass", "GC703", "advice", "Sequential", "model(states[1:])"),
     "scanned-cell": ("disconnected", "GC104", "advice", "", ""),  # the last state does not see the readout
 }

@@ -152,6 +152,12 @@ class Worker:
             return {"none": True}
         return {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
 
+    def redrawn_slopes(self, handle, direction, seeds):
+        """Gradients along a direction under other draws: float64[seeds, objectives]; {"none": True} if nothing is drawn."""
+        model = self.models[handle]
+        rows = model.redrawn_slopes(shaped(model.problem, direction), seeds)
+        return {"none": True} if rows is None else {"arrays": wire.pack({"values": np.asarray(rows, dtype=np.float64)})}
+
     def explain_draws(self, handle):
         """Which gradients of a scan read a draw that its step makes, and through which op: {"draws": [...], "reads": [...]}."""
         return self.models[handle].explain_draws()
@@ -207,7 +213,7 @@ def integers(model):
 
 
 OPTIONAL = (
-    *("nodes", "births", "composed", "parts", "discrepancies", "frozen", "redrawn"),
+    *("nodes", "births", "composed", "parts", "discrepancies", "frozen", "redrawn", "redrawn_slopes"),
     *("explain_draws", "explain_loops", "with_loops"),
 )
 

@@ -110,14 +110,23 @@ class Inspected:
 
     @functools.cached_property
     def sampler(self):
-        return program.redrawn(self.scalars, self.given)
+        return program.Redrawn(self.scalars, self.given)
 
     @precise
     def redrawn(self, arrays, seeds):
         """[[objectives] for each seed] under other draws; None if there are none."""
-        if self.sampler is None:
+        if not self.sampler.draws:
             return None
-        columns = self.sampler({name: arrays[name] for name in self.moving}, jnp.asarray(seeds, jnp.uint32))
+        columns = self.sampler.rows({name: arrays[name] for name in self.moving}, jnp.asarray(seeds, jnp.uint32))
+        return np.stack([np.asarray(column) for column in columns], axis=1)
+
+    @precise
+    def redrawn_slopes(self, tangents, seeds):
+        """[[objectives] for each seed]: gradients along the tangents, under other draws; None if there are none."""
+        if not self.sampler.draws:
+            return None
+        along = {name: jnp.asarray(tangent, self.given[name].dtype) for name, tangent in tangents.items()}
+        columns = self.sampler.slopes(self.given, along, jnp.asarray(seeds, jnp.uint32))
         return np.stack([np.asarray(column) for column in columns], axis=1)
 
     @functools.cached_property

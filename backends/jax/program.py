@@ -14,28 +14,44 @@ BY_KEY = ("random_bits", "random_gamma")  # draws that a key decides, their firs
 TOGETHER = 64  # draws that are evaluated at a time
 
 
-def redrawn(function, inputs):
-    """A function of inputs and seeds: what `function(inputs)` returns under other draws, one row for each seed.
-
-    None if it draws nothing that a key decides. Every key has the seed folded in where it is used: what was drawn from one key
-    still is.
+class Redrawn:
+    """What `function(inputs)`, a list of scalars, is under other draws. Every key has the seed folded in where it is used: what
+    was drawn from one key still is. draws: whether a key decides anything.
     """
-    closed = jax.make_jaxpr(function)(inputs)
-    if not sum(count(closed.jaxpr, name) for name in BY_KEY):
+
+    def __init__(self, function, inputs):
+        self.program = jax.make_jaxpr(function)(inputs)
+        self.draws = any(count(self.program.jaxpr, name) for name in BY_KEY)
+        self.rows = jax.jit(self.values_at)
+        self.slopes = jax.jit(self.slopes_at)
+
+    def once(self, inputs, seed):
+        rule = functools.partial(from_other_key, seed=seed)
+        return run(self.program.jaxpr, self.program.consts, jax.tree_util.tree_leaves(inputs), rule)
+
+    def values_at(self, inputs, seeds):
+        """One array over the seeds for each scalar."""
+        return jax.lax.map(lambda seed: self.once(inputs, seed), seeds, batch_size=TOGETHER)
+
+    def slopes_at(self, inputs, tangents, seeds):
+        """The reverse pass's gradient of each scalar along the tangents: one array over the seeds for each."""
+
+        def slopes(seed):
+            moved = {name: inputs[name] for name in tangents}
+            found, back = jax.vjp(lambda part: self.once({**inputs, **part}, seed), moved)
+            units = [[jnp.asarray(float(k == j), v.dtype) for j, v in enumerate(found)] for k in range(len(found))]
+            return [sum(jnp.vdot(back(unit)[0][name], tangents[name]) for name in tangents) for unit in units]
+
+        return jax.lax.map(slopes, seeds, batch_size=TOGETHER)
+
+
+def from_other_key(name, equation, values, seed):
+    """A draw from its key with the seed folded in; None for other ops."""
+    if name not in BY_KEY:
         return None
-
-    def other(name, equation, values, seed):
-        if name not in BY_KEY:
-            return None
-        keys = values[0].reshape(-1)
-        folded = jax.vmap(lambda key: jax.random.fold_in(key, seed))(keys).reshape(values[0].shape)
-        return apply(equation, [folded, *values[1:]])
-
-    def once(moved, seed):
-        rule = functools.partial(other, seed=seed)
-        return run(closed.jaxpr, closed.consts, jax.tree_util.tree_leaves(moved), rule)
-
-    return jax.jit(lambda moved, seeds: jax.lax.map(lambda seed: once(moved, seed), seeds, batch_size=TOGETHER))
+    keys = values[0].reshape(-1)
+    folded = jax.vmap(lambda key: jax.random.fold_in(key, seed))(keys).reshape(values[0].shape)
+    return apply(equation, [folded, *values[1:]])
 
 
 def run(jaxpr, constants, inputs, rule):
@@ -54,9 +70,12 @@ def run(jaxpr, constants, inputs, rule):
 def results(equation, values, rule):
     """What one equation gives, entered where it has a program inside."""
     name, params = equation.primitive.name, equation.params
-    if name in CALLS or name in CUSTOM:
-        inner = params[CALLS[name]] if name in CALLS else params.get("call_jaxpr") or params["fun_jaxpr"]
-        return run(*parts(inner), values, rule)
+    if name in CALLS:
+        return run(*parts(params[CALLS[name]]), values, rule)
+    if name in CUSTOM:
+        inner = params.get("call_jaxpr") or params["fun_jaxpr"]
+        drawn = any(count(parts(inner)[0], draw) for draw in BY_KEY)
+        return run(*parts(inner), values, rule) if drawn else apply(equation, values)  # which keeps its own derivative
     if name == "scan":
         return scanned(params, values, rule)
     if name == "while":

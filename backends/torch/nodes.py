@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from gradcheck_worker import directions
 
-from . import opened, passes, reverse, tape
+from . import opened, passes, reverse, state, tape
 
 SHOWN = ("op", "file", "line", "column", "steps", "kind", "why", "active", "defined", "reaches", "meant",
-         "recurrent")  # fmt: skip
+         "recurrent", "draws")  # fmt: skip
 
 
 class Inspected:
@@ -74,6 +74,8 @@ class Inspected:
         tried = set()
         for event in self.tape.events:
             node = self.tape.nodes[event.node]
+            if event.random is not None:
+                node["draws"] = True
             if event.node not in tried and event.moving and node["kind"] in ("op", "custom"):
                 tried.add(event.node)
                 node["why"] = why_no_rule(event)
@@ -98,6 +100,20 @@ class Inspected:
         drawn = [self.under_draws(names, arrays, seeds) for names in self.runs]
         found = {name: column for columns in drawn for name, column in columns.items()}
         return np.stack([found[o["name"]] for o in self.problem.objectives], axis=1)
+
+    def redrawn_slopes(self, tangents, seeds):
+        """[[objectives] for each seed]: gradients along the tangents, under other draws; None if there are none."""
+        if all(event.random is None for event in self.tape.events):
+            return None
+        rows = []
+        for seed in seeds:
+            with state.shifted(self.problem, seed):
+                found = self.gradients(self.problem.arrays)
+            arrays = [
+                {n: value for n, (status, value) in by_input.items() if status == "ok"} for by_input in found.values()
+            ]
+            rows.append([sum(float(np.vdot(a[n], tangents[n])) for n in tangents if n in a) for a in arrays])
+        return rows
 
     def focus(self, node, step):
         """One op at its values at one step (or at the first at which it runs), as a model of its own."""
@@ -191,6 +207,9 @@ class InspectedUnrolled:
 
     def nodes(self):
         return self.in_a_loop.nodes()
+
+    def redrawn_slopes(self, tangents, seeds):
+        return self.in_a_loop.redrawn_slopes(tangents, seeds)
 
     def focus(self, node, step):
         return self.in_a_loop.focus(node, step)

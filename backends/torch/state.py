@@ -57,6 +57,19 @@ def redrawing(seed):
         torch.manual_seed = plain
 
 
+@contextlib.contextmanager
+def shifted(problem, seed):
+    """Other draws in every evaluation, also where a model seeds itself. seed: which ones."""
+    plain, own = torch.manual_seed, (problem.seed, getattr(problem, "draw_seed", 0))
+    shift = REACH * (seed + 1)
+    torch.manual_seed = lambda given: seed_torch(int(given) + shift)
+    problem.seed, problem.draw_seed = own[0] + shift, own[1] + shift
+    try:
+        yield
+    finally:
+        torch.manual_seed, problem.seed, problem.draw_seed = plain, *own
+
+
 class State:
     """What a model is put back to after each evaluation, bit for bit.
 

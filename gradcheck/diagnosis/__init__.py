@@ -15,6 +15,7 @@ from gradcheck.diagnosis.cut_by_rule import cut_by_rule
 from gradcheck.diagnosis.expectation_gone import expectation_gone
 from gradcheck.diagnosis.fingerprints import fingerprints
 from gradcheck.diagnosis.forward_disagrees import forward_disagrees
+from gradcheck.diagnosis.implicit_draw import implicit_draw
 from gradcheck.diagnosis.lost_branch import lost_branch
 from gradcheck.diagnosis.missing import missing
 from gradcheck.diagnosis.no_reference import no_reference
@@ -51,6 +52,7 @@ RULES: tuple[
     truncated_history,
     own_copy,
     stopped,
+    implicit_draw,
     wrong_rule,
     sampler_parameter,
     cut_by_rule,

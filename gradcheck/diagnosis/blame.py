@@ -25,7 +25,7 @@ from gradcheck.session import Focus, Session
 
 FAR = 16  # points that an op is looked at, to tell steps from a flat stretch
 OPTIONAL = (  # of what a worker tells about a node
-    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "shared", "stateful", "again",
+    "why", "active", "defined", "meant", "reaches", "recurrent", "parts", "stepwise", "draws", "shared", "stateful", "again",
     "sampled", "discrete",
 )  # fmt: skip
 NO_NODES = "this backend cannot be looked into op by op"
@@ -57,6 +57,7 @@ class Node:
     recurrent: bool = False
     parts: Sequence[int] = ()
     stepwise: bool = False
+    draws: bool = False
     shared: bool = False
     stateful: bool = False
     again: int = 0
