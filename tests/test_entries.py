@@ -21,6 +21,7 @@ class Layer:
     rollout = "unroll"
 
     def __init__(self, shape, fault, complex_step=False, dtype="float64"):
+        self.precision = dtype
         random = np.random.Generator(np.random.Philox(3))
         columns = int(np.prod(shape[1:]))
         self.x, self.c = random.normal(size=(3, shape[0])), random.normal(size=(3, columns))

@@ -127,7 +127,8 @@ class Problem:
         else:
             shape = (self.steps, *shape)
         if objective["reduce"] == "dot":
-            stacked = stacked * xp.asarray(self.cotangent(objective, shape))
+            own = getattr(xp, "asarray", np.asarray)  # a namespace may have fewer names
+            stacked = stacked * own(self.cotangent(objective, shape))
         reduction = xp.mean if objective["reduce"] == "mean" else xp.sum
         if "part" in objective:
             axis, index = objective["part"]

@@ -125,7 +125,7 @@ def line(function: str, mark: str) -> int:
 def session(bench, request):
     """The session of one step on one rollout: parametrized by (step, rollout)."""
     step, rollout = request.param
-    with bench.session(bench.case(f"ops_{step}", CASE.format(step), step=STEPS), rollout) as prepared:
+    with bench.session(bench.case(f"pytensor_ops_{step}", CASE.format(step), step=STEPS), rollout) as prepared:
         yield prepared
 
 
