@@ -361,3 +361,35 @@ def test_a_framework_that_is_not_selected_leaves_the_case_out():
     done = gradcheck("run", FOLDER / "jax_at_set.yaml", "-b", "theano-scan")
     assert done.returncode == 5
     assert "jax-at-set" in done.stdout + done.stderr
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+LARGE = """\
+import jax.numpy as jnp
+import numpy as np
+
+
+def build():
+    draw = np.random.default_rng(5).standard_normal
+    params = {"in": {"W": draw((500, 1000)) / 22.0, "b": np.zeros(1000)}, "out": {"W": draw((1000, 500)) / 32.0}}
+
+    def loss(params, data):
+        hidden = jnp.tanh(data @ params["in"]["W"] + params["in"]["b"])
+        return jnp.mean((hidden @ params["out"]["W"]) ** 2)
+
+    return {"loss": loss, "params": params, "args": [np.linspace(-1.0, 1.0, 1000).reshape(2, 500)]}
+"""
+
+
+@pytest.mark.backend
+def test_a_million_parameters_take_at_most_60_forward_evaluations(tmp_path):
+    (tmp_path / "large.py").write_text(LARGE)
+    (tmp_path / "large.yaml").write_text("name: large\nstep: {framework: jax, build: large.py:build}\n")
+    report = json.loads(gradcheck("run", "large.yaml", "--json", "-", cwd=tmp_path).stdout)
+    (entry,) = report["cases"]
+    assert {check["verdict"] for check in entry["checks"]} == {"pass"}
+    assert [check["parameter"] for check in entry["checks"]] == ["in.W", "in.b", "out.W"]
+    (backend,) = (b for b in report["backends"] if b["forward_evaluations"])
+    assert backend["forward_evaluations"] <= 60
+    assert backend["framework"] == "jax"

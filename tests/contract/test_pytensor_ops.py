@@ -209,12 +209,3 @@ def test_which_gradients_read_a_draw_is_which_gradients_are_refused(bench):
         right = unroll.gradients()  # the same draws, and no scan
         for pair, gradient in scan.composed().items():
             assert error(gradient, right[pair]) < 1e-11
-
-
-@pytest.mark.parametrize("rollout", ROLLOUTS)
-def test_the_shipped_model_has_the_gradients_of_a_numpy_loop(bench, rollout):
-    case = load(CASES / "rnn_vae.yaml", bench.frameworks)
-    with bench.session(case, rollout) as session, bench.session(case, "unroll") as loop:
-        theirs = loop.gradients()
-        for pair, gradient in session.gradients().items():
-            assert error(gradient, theirs[pair]) < 1e-10
