@@ -41,7 +41,8 @@ class Evidence:
 class BackendEvidence:
     """What was measured on one backend. values, magnitudes: float64[objectives] at the base point, None if it did not run.
 
-    case: as it was examined; a native one is complete only then.
+    case: as it was examined; a native one is complete only then. coarsest: the lowest float type that anything in it is computed
+    in, "" where that is not known.
     second: the same of second order, if that was asked for and some gradient passed.
     """
 
@@ -55,4 +56,5 @@ class BackendEvidence:
     seconds: float = 0.0
     self_test: tuple[Planted, ...] = ()
     case: Case | None = None
+    coarsest: str = ""
     second: BackendEvidence | None = None

@@ -84,6 +84,7 @@ class Examination:
             self.magnitudes,
             evaluations=evaluations,
             case=self.case,
+            coarsest=str(self.session.facts.get("coarsest", "")) if hasattr(self.session, "facts") else "",
         )
 
     # -- what all probes share -------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def forward_agreement(case: Case, results: Sequence[BackendEvidence]) -> None:
             continue
         values = np.array([r.values[i] for r in finite if r.values is not None])
         size = float(np.median([r.magnitudes[i] for r in finite if r.magnitudes is not None]))
-        allowed = FORWARD_RTOL[case.dtype] * size
+        allowed = max(FORWARD_RTOL.get(r.coarsest or case.dtype, 1.0) for r in finite) * size
         agrees = (np.abs(values[:, None] - values[None, :]) <= allowed).sum(1)
         if agrees.min() == len(finite):
             continue

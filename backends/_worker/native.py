@@ -19,7 +19,8 @@ class NativeProblem:
     arrays: the chosen parameters by their owners' names, at their own values. objectives: dicts name, wrt (floats alone; asked:
     with the integers). dtype: the framework's default float while `build` runs, then what the model computes in. widen: whether
     float32 parameters are to be taken as float64, as a reference. draws: whether the model's loop draws from a state that its
-    scan does not keep; shared_draws: whether it looks as if all its steps drew the same. told: options that it sets itself.
+    scan does not keep; shared_draws: whether it looks as if all its steps drew the same. coarsest: the
+    lowest float type that anything in it is computed in, where that is known. told: options that it sets itself.
     built: the model itself, where it lives in this very process (`gradcheck.check`): there is no `build` then, and no step_file.
     """
 
@@ -39,6 +40,7 @@ class NativeProblem:
         self.steps = 1
         self.arrays, self.objectives, self.asked, self.told = {}, [], {}, {}
         self.draws = self.shared_draws = False
+        self.coarsest = ""
         self.one_rollout = ""  # why there is nothing to run in this rollout
 
     def build(self, forms):
@@ -109,6 +111,7 @@ class NativeProblem:
             "steps": self.steps,
             "draws": self.draws,
             "shared_draws": self.shared_draws,
+            "coarsest": self.coarsest or self.dtype,
             "options": self.told,
             "one_rollout": self.one_rollout,
         }

@@ -14,8 +14,9 @@ from gradcheck_worker.problem import StepError, quoted
 
 from . import draws as draws_module
 from . import model, redraw, remake, words
-from .tape import inner_outputs, lineage, toposort
+from .tape import inner_inputs, inner_outputs, is_constant, lineage, toposort
 
+COARSE = ("float16", "float32")  # from the lowest
 SCAN = {"scan": True, "objectives": True, "wrt": True, "inputs": False}
 COSTS = {"costs": True, "wrt": True, "inputs": False, "updates": False}
 
@@ -80,6 +81,10 @@ class Model(model.Model):
         moving = self.handed
         moving = list(moving.values())
         problem.settle([Shape(cost) for cost in moving])
+        found = list(self.handed.values())
+        problem.coarsest = lowest(found, set())[0]
+        derived = set(self.inputs.values())
+        self.precision = lowest(found, derived)[1]
         self.forward = self.compile(moving + [abs(cost) for cost in moving])
         self.reverse = self.recorded = None
 
@@ -320,6 +325,31 @@ def truncated(ops):
         kept, (start, stop) = loop.node.op.truncate_gradient, loop.spans[0]
         if 0 < kept < stop - start:
             yield {**draws_module.placed(ops, loop.node), "kept": int(kept), "steps": stop - start}
+
+
+def lowest(outputs, derived):
+    """(the lowest float type that a graph computes in, that of what derives from `derived`), which is added to.
+
+    Of a loop's step, what derives from any of its inputs. A constant that is given more dimensions is not computed.
+    """
+    whole = on_the_way = "float64"
+    for node in toposort(list(outputs)):
+        moves = any(v in derived for v in node.inputs)
+        found = [str(getattr(v, "dtype", "")) for v in node.outputs]
+        if hasattr(node.op, "truncate_gradient"):
+            found.extend(lowest(inner_outputs(node.op), set(inner_inputs(node.op)))[1:])
+        elif "DimShuffle" in lineage(node.op) and is_constant(node.inputs[0]):
+            continue
+        for dtype in found:
+            whole = coarser(whole, dtype)
+            on_the_way = coarser(on_the_way, dtype) if moves else on_the_way
+        derived.update(node.outputs if moves else ())
+    return whole, on_the_way
+
+
+def coarser(one, other):
+    """The lower of two types; what is no float is none."""
+    return other if other in COARSE and (one not in COARSE or COARSE.index(other) < COARSE.index(one)) else one
 
 
 def scans(costs):
