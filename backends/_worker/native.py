@@ -5,9 +5,11 @@ here. Framework-free: an adapter's own module turns what `build` returned into a
 """
 
 import fnmatch
+import hashlib
 
 import numpy as np
 
+from . import directions
 from .problem import StepError, load_step, quoted
 
 FLOATS = ("float32", "float64")
@@ -123,6 +125,23 @@ def check_scalar(name, shape, dtype):
         raise StepError(f"objective {name!r} has shape {tuple(shape)}: it has to be a scalar")
     if str(dtype) not in FLOATS:
         raise StepError(f"objective {name!r} is {dtype}: it has to be float32 or float64")
+
+
+def step_count(rows, built):
+    """The number of steps of a loop. rows: the leading axes of its inputs; `length` of the built dict, if it is there."""
+    sizes = set(rows) | ({built["length"]} if "length" in built else set())
+    if len(sizes) != 1:
+        said = (
+            f"the inputs' leading axes and `length` say {sorted(sizes)}" if sizes else "neither `inputs` nor `length`"
+        )
+        raise StepError(f"the number of steps is not known: {said}")
+    return int(sizes.pop())
+
+
+def fixed_cotangent(seed, name, shape):
+    """What an output without a loss is multiplied with: a fixed random direction of its shape, float64."""
+    digest = hashlib.blake2b(f"cotangent {seed} {name}".encode(), digest_size=16).digest()
+    return directions.expand(int.from_bytes(digest, "big"), 0, int(np.prod(shape, dtype=np.int64))).reshape(shape)
 
 
 def unique(named):

@@ -4,11 +4,9 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, jax.
 """
 
 import contextlib
-import hashlib
 
 import numpy as np
-from gradcheck_worker import directions
-from gradcheck_worker.native import check_scalar, unique
+from gradcheck_worker.native import check_scalar, fixed_cotangent, step_count, unique
 from gradcheck_worker.problem import StepError
 
 from . import adapter, program
@@ -147,17 +145,9 @@ class Model(adapter.Model):
         """The number of steps: of the inputs' leading axis, or given."""
         import jax
 
-        sizes = {np.shape(leaf)[0] for leaf in jax.tree_util.tree_leaves(self.inputs) if np.ndim(leaf)}
-        if "length" in self.built:
-            sizes.add(self.built["length"])
-        if len(sizes) != 1:
-            told = (
-                f"the inputs' leading axes and `length` say {sorted(sizes)}"
-                if sizes
-                else "neither `inputs` nor `length`"
-            )
-            raise StepError(f"the number of steps is not known: {told}")
-        return int(sizes.pop())
+        return step_count(
+            [np.shape(leaf)[0] for leaf in jax.tree_util.tree_leaves(self.inputs) if np.ndim(leaf)], self.built
+        )
 
     def terms(self, carry, outputs):
         """What the objectives are taken of where no loss is given: every float output, or else every float of the last carry."""
@@ -184,15 +174,10 @@ class Model(adapter.Model):
 
         values, sizes = [], []
         for name, leaf in self.terms(carry, outputs).items():
-            product = leaf * self.cotangent(name, leaf.shape).astype(leaf.dtype)
+            product = leaf * fixed_cotangent(self.problem.seed, name, leaf.shape).astype(leaf.dtype)
             values.append(jnp.sum(product))
             sizes.append(jnp.sum(jnp.abs(product)))
         return values, sizes
-
-    def cotangent(self, name, shape):
-        digest = hashlib.blake2b(f"cotangent {self.problem.seed} {name}".encode(), digest_size=16).digest()
-        size = int(np.prod(shape, dtype=np.int64))
-        return directions.expand(int.from_bytes(digest, "big"), 0, size).reshape(shape)
 
     def gradient_of(self, position):
         """A function of everything that moves and a cotangent: the gradient of one objective by its own parameters, times it."""

@@ -5,13 +5,11 @@ Runs inside a backend's interpreter: Python >= 3.9, numpy, torch.
 """
 
 import contextlib
-import hashlib
 import types
 
 import numpy as np
 import torch
-from gradcheck_worker import directions
-from gradcheck_worker.native import FLOATS, check_scalar, selected, unique
+from gradcheck_worker.native import FLOATS, check_scalar, fixed_cotangent, selected, step_count, unique
 from gradcheck_worker.problem import StepError
 from torch.autograd import forward_ad
 
@@ -142,17 +140,7 @@ class Native:
 
     def length(self):
         """The number of steps: of the inputs' leading axis, or given."""
-        sizes = {len(leaf) for _, leaf in trees.leaves(self.inputs) if np.ndim(leaf)}
-        if "length" in self.built:
-            sizes.add(self.built["length"])
-        if len(sizes) != 1:
-            told = (
-                f"the inputs' leading axes and `length` say {sorted(sizes)}"
-                if sizes
-                else "neither `inputs` nor `length`"
-            )
-            raise StepError(f"the number of steps is not known: {told}")
-        return int(sizes.pop())
+        return step_count([len(leaf) for _, leaf in trees.leaves(self.inputs) if np.ndim(leaf)], self.built)
 
     def terms(self, carry, outputs):
         """What the objectives are taken of where no loss is given: every float output, or else every float of the last carry."""
@@ -165,9 +153,7 @@ class Native:
 
     def dot(self, name, leaf):
         """A term times a fixed random cotangent, summed, and the sum of the sizes."""
-        digest = hashlib.blake2b(f"cotangent {self.problem.seed} {name}".encode(), digest_size=16).digest()
-        flat = directions.expand(int.from_bytes(digest, "big"), 0, leaf.numel())
-        product = leaf * torch.from_numpy(flat).reshape(leaf.shape).to(leaf)
+        product = leaf * torch.from_numpy(fixed_cotangent(self.problem.seed, name, tuple(leaf.shape))).to(leaf)
         return product.sum(), product.abs().sum()
 
     # -- what the core asks --------------------------------------------------------------------------------------------
