@@ -115,3 +115,13 @@ def test_noise_level_sees_rounding_noise():
     noise = 1e-13 * generator.normal(size=(200, 8, 1))
     levels = [reference.noise_level(reference.NOISE_OFFSETS, 1 + n, np.array([1.0]), EPS)[0] for n in noise]
     assert 0.2e-13 < np.median(levels) < 2e-13
+
+
+def test_a_jump_through_the_point_is_told_from_noise_and_slopes():
+    """Values at points close together: two groups only where a jump goes through them."""
+    offsets = reference.noise_offsets(EPS, False, 0.25)
+    random = np.random.Generator(np.random.Philox(8))
+    jump = np.where(np.asarray(offsets) > 0, 3.0, 1.0)
+    columns = [jump, jump + 1e-12 * random.normal(size=len(offsets)), 5e6 * np.asarray(offsets),
+               random.normal(size=len(offsets)), np.full(len(offsets), 2.0)]  # fmt: skip
+    assert reference.in_two_groups(np.stack(columns, axis=1)).tolist() == [True, True, False, False, False]

@@ -146,3 +146,29 @@ def test_a_backend_that_knows_only_the_place(bench):
     assert found.code == "GC301"
     assert "likely" in found.because
     assert found.blame.line == 6
+
+
+def test_a_diagnosis_that_fails_itself_spoils_no_verdict(bench, monkeypatch):
+    """A rule that raises before it says anything, and one that cannot describe what it claims."""
+    from gradcheck import diagnosis
+
+    def raising(scene):
+        raise RuntimeError("planted")
+        yield
+
+    monkeypatch.setattr(diagnosis, "RULES", (raising, *diagnosis.RULES))
+    report = bench.verdicts("bad_step ops=wrong")
+    assert (only(report).code, report.exit_code) == ("GC206", 1)
+    (warning,) = report.warnings
+    assert "looking for a cause (raising) failed in gradcheck itself" in warning
+
+    def speechless(scene):
+        checks = scene.unexplained(Verdict.MISMATCH)
+        yield diagnosis.Claim("GC201", checks, lambda part: 1 / 0)
+
+    monkeypatch.setattr(diagnosis, "RULES", (speechless,))
+    report = bench.verdicts("bad_step ops=wrong")
+    found = only(report)
+    assert (found.code, found.severity, report.exit_code) == ("GC201", Severity.ERROR, 1)
+    assert "the cause is not established" in found.because
+    assert codes(report) == {("GC201",)}
