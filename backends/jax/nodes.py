@@ -117,8 +117,7 @@ class Inspected:
         """[[objectives] for each seed] under other draws; None if there are none."""
         if not self.sampler.draws:
             return None
-        columns = self.sampler.rows({name: arrays[name] for name in self.moving}, jnp.asarray(seeds, jnp.uint32))
-        return np.stack([np.asarray(column) for column in columns], axis=1)
+        return self.sampler.rows({name: arrays[name] for name in self.moving}, seeds)
 
     @precise
     def redrawn_slopes(self, tangents, seeds):
@@ -126,8 +125,7 @@ class Inspected:
         if not self.sampler.draws:
             return None
         along = {name: jnp.asarray(tangent, self.given[name].dtype) for name, tangent in tangents.items()}
-        columns = self.sampler.slopes(self.given, along, jnp.asarray(seeds, jnp.uint32))
-        return np.stack([np.asarray(column) for column in columns], axis=1)
+        return self.sampler.slopes(self.given, along, seeds)
 
     @functools.cached_property
     def listing(self):

@@ -7,11 +7,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .tape import CALLS, CUSTOM, DRAWS, apply
 
 BY_KEY = ("random_bits", "random_gamma")  # draws that a key decides, their first operand
-TOGETHER = 64  # draws that are evaluated at a time
+TOGETHER, AT_ONCE = 64, 256  # draws that are evaluated side by side, and in one call
 
 
 class Redrawn:
@@ -22,8 +23,23 @@ class Redrawn:
     def __init__(self, function, inputs):
         self.program = jax.make_jaxpr(function)(inputs)
         self.draws = any(count(self.program.jaxpr, name) for name in BY_KEY)
-        self.rows = jax.jit(self.values_at)
-        self.slopes = jax.jit(self.slopes_at)
+        self.values_of_some = jax.jit(self.values_at)
+        self.slopes_of_some = jax.jit(self.slopes_at)
+
+    def rows(self, inputs, seeds):
+        """float[seeds, scalars]."""
+        return self.in_turn(lambda some: self.values_of_some(inputs, some), seeds)
+
+    def slopes(self, inputs, tangents, seeds):
+        """float[seeds, scalars]: the reverse pass's gradients along the tangents."""
+        return self.in_turn(lambda some: self.slopes_of_some(inputs, tangents, some), seeds)
+
+    @staticmethod
+    def in_turn(function, seeds):
+        """So many seeds at a time, that one compilation serves all."""
+        parts = [seeds[k : k + AT_ONCE] for k in range(0, len(seeds), AT_ONCE)]
+        found = [function(jnp.asarray(some, jnp.uint32)) for some in parts]
+        return np.concatenate([np.stack([np.asarray(column) for column in columns], axis=1) for columns in found])
 
     def once(self, inputs, seed):
         rule = functools.partial(from_other_key, seed=seed)
