@@ -379,13 +379,8 @@ class Examination:
         def at(steps: NDArray[np.float64]) -> NDArray[np.float64]:
             return self.source.values([[(name, t * scale, move)] for t in steps])[0][:, i] if len(steps) else steps
 
-        moves = (
-            found.largest * FAR[:2] ** 2
-            if found.inside
-            else found.far * FAR[:2]
-            if found != Domain()
-            else found.far * FAR
-        )
+        outward = FAR if found == Domain() else FAR[:2]  # a domain allows none beyond its own
+        moves = found.largest * np.array([1.0, 0.7]) if found.inside else found.far * outward
         far = at(moves)
         moved = far != self.base[i]
         change = far[moved] - self.base[i]

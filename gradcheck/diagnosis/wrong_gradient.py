@@ -35,7 +35,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
     zero = all(is_zero(e) for e in checks)
     because = "the cause is not established; "
     composed = composed_error(scene, shown)
-    proof = "confirmed along a fresh random direction with a smaller step" if "consensus" not in shown.notes else ""
+    proofs = ["confirmed along a fresh random direction with a smaller step"] if "consensus" not in shown.notes else []
     if scan_alone(scene, shown):
         title = "the scan's gradient is wrong, that of its steps one by one is right"
         if shown.unrolled_passes:
@@ -44,7 +44,9 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
             )
         if composed is not None:
             because = ""
-            proof += f"; composed one by one from the ops' own rules the gradient agrees with the differences, to {composed:.0e}"
+            proofs.append(
+                f"composed one by one from the ops' own rules the gradient agrees with the differences, to {composed:.0e}"
+            )
     elif zero:
         because += "the gradient is 0 exactly though the objective moves: likely a stop_gradient or a cast on the way"
         title = "the gradient is zero though the objective moves"
@@ -73,7 +75,7 @@ def describe(scene: Scene, checks: list[Evidence]) -> Finding:
         title,
         numbers=numbers(shown),
         because=because,
-        proof=proof,
+        proof="; ".join(proofs),
         help="unroll the loop, or run a fixed number of steps and mask those after the end; and report it to the framework"
         if composed is not None and scan_alone(scene, shown)
         else "take the model apart: the same gradient of one part alone, until a part is wrong"
